@@ -1,0 +1,212 @@
+"""Sources: what evaluates inputs exactly. A model with a dataset lives in `capture`; arrays and functions live here.
+
+Implements design section 2 ("source") and the source contract of docs/ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
+from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
+
+__all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values"]
+
+#: activations of one layer, (n, M) in compute dtype: a NumPy array, or a device tensor on its way to the encoder
+Values = Any
+
+_HASHED_INPUTS = 16
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """Shape and storage dtype of one layer's (reduced) output for one input."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons: the product of `shape`."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What evaluates inputs exactly; see docs/ARCHITECTURE.md, "Source"."""
+
+    kind: str
+    n_inputs: int
+    layers: Mapping[str, LayerInfo]
+    query_batches: tuple[int, ...]
+    build_batch: int
+    seconds_per_input: Mapping[int, float]
+    rows_run: int
+
+    def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray]:
+        """Exact activations, {layer: (len(ids), M) in compute dtype}."""
+        ...
+
+    def capture(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Values]:
+        """As `evaluate`, at the build's shape, possibly on a device."""
+        ...
+
+    def fingerprint(self, layer: str) -> dict[str, Any]:
+        """JSON values that change when the source would give other activations."""
+        ...
+
+    def input_hashes(self, ids: Sequence[int]) -> list[str]:
+        """One hash per input id, of what the source reads for it."""
+        ...
+
+    def tolerance(self, layer: str) -> NDArray[np.float64] | None:
+        """Per neuron, how far a re-evaluated value may lie from the indexed one; None if bits reproduce."""
+        ...
+
+
+class _HostSource:
+    """What arrays and functions share: evaluation by id, any batch shape, bit-identical values."""
+
+    kind: str
+    n_inputs: int
+    layers: dict[str, LayerInfo]
+    query_batches: tuple[int, ...] = (1,)
+
+    def __init__(self, layer: str, info: LayerInfo, n_inputs: int, batch_size: int) -> None:
+        self.layer = layer
+        self.layers = {layer: info}
+        self.n_inputs = n_inputs
+        self.build_batch = batch_size
+        self.seconds_per_input: dict[int, float] = {}
+        self.rows_run = 0
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray:
+        raise NotImplementedError  # pragma: no cover  (each source defines it)
+
+    def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray]:
+        """Exact activations of `ids`, (len(ids), M) in compute dtype."""
+        values = self.rows(ids)
+        self.rows_run += len(ids)
+        return {self.layer: values}
+
+    capture = evaluate
+
+    def tolerance(self, layer: str) -> None:
+        """None: the same ids give the same bits."""
+        return None
+
+    def input_hashes(self, ids: Sequence[int]) -> list[str]:
+        """SHA-256 of the activations themselves, one per id."""
+        values = self.rows(np.asarray(ids, dtype=np.int64))
+        return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in values]
+
+
+class ArraySource(_HostSource):
+    """Activations given as an array of shape (n_inputs, *shape), or as the path of such a `.npy` file.
+
+    A file is read row by row when it is needed; it is never mapped, since a file truncated under a map kills the process.
+    """
+
+    kind = "array"
+
+    def __init__(self, layer: str, array: Any, *, n_neurons_limit: int = 1 << 31) -> None:
+        self._array = _as_rows(array)
+        shape, dtype = self._array.shape, self._array.dtype
+        if len(shape) < 2:
+            raise InvalidValueError(
+                f"activations must have the shape (n_inputs, ...) with at least 2 axes, got {shape}; "
+                "for one neuron per input use array[:, None]"
+            )
+        info = LayerInfo(tuple(int(s) for s in shape[1:]), storage_dtype(dtype))
+        if info.n_neurons < 1 or info.n_neurons >= n_neurons_limit:
+            raise InvalidValueError(f"a layer must have from 1 to {n_neurons_limit - 1} neurons, got shape {shape[1:]}")
+        batch = max(1, min(4096, (32 << 20) // max(1, info.n_neurons * 8)))
+        super().__init__(layer, info, int(shape[0]), batch)
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray:
+        """Rows `ids` as (len(ids), M) in compute dtype."""
+        rows = np.asarray(self._array[ids])
+        return to_compute(rows.reshape(len(ids), -1), self.layers[self.layer].dtype)
+
+    def fingerprint(self, layer: str) -> dict[str, Any]:
+        """Shape and dtype; the rows are compared through `input_hashes`."""
+        info = self.layers[layer]
+        return {"kind": "array", "shape": list(info.shape), "dtype": str(np.dtype(self._array.dtype).name)}
+
+
+class FunctionSource(_HostSource):
+    """Activations given by a function of ids: `evaluate(ids int64[n]) -> array (n, *shape)`.
+
+    The function must be deterministic and must not depend on which ids are asked for together; `fingerprint` names its version.
+    """
+
+    kind = "function"
+
+    def __init__(
+        self,
+        layer: str,
+        function: Callable[[NDArray[np.int64]], Any],
+        n_inputs: int,
+        shape: Sequence[int] | int,
+        fingerprint: str,
+    ) -> None:
+        if not callable(function):
+            raise DtypeError(f"evaluate must be a function of int64 ids, got {type(function).__name__}")
+        if isinstance(n_inputs, bool) or not isinstance(n_inputs, (int, np.integer)):
+            raise DtypeError(f"n_inputs must be an int, got {type(n_inputs).__name__}")
+        if n_inputs < 0:
+            raise InvalidValueError(f"n_inputs must be at least 0, got {n_inputs}")
+        if not isinstance(fingerprint, str) or not fingerprint:
+            raise DtypeError(f"fingerprint must be a non-empty str naming the version of the function, got {fingerprint!r}")
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else shape
+        self._shape = tuple(int(s) for s in shape)
+        if not self._shape or min(self._shape) < 1:
+            raise InvalidValueError(f"shape must be one input's activation shape, axes of at least 1, got {self._shape}")
+        self._function = function
+        self._fingerprint = fingerprint
+        dtype = "float32"
+        if n_inputs:
+            dtype = storage_dtype(self._call(np.zeros(1, dtype=np.int64)).dtype)
+        info = LayerInfo(self._shape, dtype)
+        batch = max(1, min(1024, (32 << 20) // max(1, info.n_neurons * 8)))
+        super().__init__(layer, info, int(n_inputs), batch)
+
+    def _call(self, ids: NDArray[np.int64]) -> NDArray:
+        values = np.asarray(self._function(ids))
+        expected = (len(ids), *self._shape)
+        if values.shape != expected:
+            raise InvalidValueError(
+                f"evaluate({len(ids)} ids) must return an array of shape {expected}, got {values.shape}; "
+                "axis 0 follows the ids, the others are `shape`"
+            )
+        return values
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray:
+        """The function's values for `ids` as (len(ids), M) in compute dtype."""
+        values = self._call(np.array(ids, dtype=np.int64))
+        name = self.layers[self.layer].dtype
+        if storage_dtype(values.dtype) != name:
+            raise StaleIndexError(f"evaluate returned {values.dtype}, expected the dtype of its first call ({name}); cast inside it")
+        return to_compute(values.reshape(len(ids), -1), name)
+
+    def fingerprint(self, layer: str) -> dict[str, Any]:
+        """The user's own version string, shape and dtype."""
+        info = self.layers[layer]
+        return {"kind": "function", "shape": list(info.shape), "dtype": info.dtype, "version": self._fingerprint}
+
+
+def _as_rows(array: Any) -> Any:
+    """An object with `.shape`, `.dtype` and row access by int64 ids: an array, or a reader of a `.npy` file."""
+    if isinstance(array, (str, bytes)) or hasattr(array, "__fspath__"):
+        from neuralartifactdb.storage.rows import NpyRows
+
+        return NpyRows(array)
+    if hasattr(array, "detach") and hasattr(array, "cpu"):  # a torch tensor, without importing torch
+        array = array.detach().cpu().numpy()
+    return np.asarray(array)
