@@ -1,0 +1,25 @@
+"""Expressions over neurons, counts of pixels and attributes: trees, interval arithmetic, one evaluator.
+
+Knows nothing of where leaves come from (design sections 3, 5 and 7; docs/ARCHITECTURE.md, "Layers of the code").
+"""
+
+from __future__ import annotations
+
+from .evaluate import evaluate
+from .intervals import Intervals, Texts
+from .tree import Column, Condition, Constant, Expression, Leaf, column, leaves, scored, source
+
+__all__ = [
+    "Column",
+    "Condition",
+    "Constant",
+    "Expression",
+    "Intervals",
+    "Leaf",
+    "Texts",
+    "column",
+    "evaluate",
+    "leaves",
+    "scored",
+    "source",
+]

@@ -1,0 +1,494 @@
+"""Expression trees: the one language of conditions and scores over neurons, counts and attributes.
+
+Python's operators build them, nothing is computed here (design section 5, "Expressions"; section 7). Nodes are frozen
+and compare by identity, since `==` builds a condition. Walks use their own stack: a sum over a whole layer is a deep
+tree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, NoReturn
+
+import numpy as np
+
+from ..errors import DtypeError, InvalidValueError
+
+__all__ = [
+    "Arithmetic",
+    "Column",
+    "Comparison",
+    "Condition",
+    "Constant",
+    "Expression",
+    "Leaf",
+    "Logic",
+    "Negation",
+    "Not",
+    "column",
+    "leaves",
+    "scored",
+    "source",
+]
+
+Operand = "Expression | int | float | bool | str"
+
+_NUMBER: Final = frozenset({"number"})
+_TRUTH: Final = frozenset({"truth"})
+_TEXT: Final = frozenset({"text"})
+
+# Python's own precedence, loosest first: source() puts parentheses only where Python needs them.
+_COMPARISON, _OR, _AND, _SUM, _PRODUCT, _UNARY, _ATOM = range(7)
+_LEVELS: Final = {"|": _OR, "&": _AND, "+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT}
+_MAX_SOURCE: Final = 200_000
+
+
+class Expression:
+    """A node of a tree. Combine with + - * /, compare with < <= > >= == !=, join conditions with & | ~.
+
+    Attributes:
+        kinds: what the value can be: of "number", "truth", "text"; a column may be any until its values are seen.
+        database_token: names the database that the leaves belong to; None for none in particular.
+        children: the operands, left to right.
+    """
+
+    __slots__ = ()
+    __array_ufunc__: ClassVar[None] = None  # NumPy scalars leave `np.float64(2) * x` to us instead of looping over x
+    __hash__ = object.__hash__
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What the value can be."""
+        return _NUMBER
+
+    @property
+    def database_token(self) -> Hashable:
+        """The database of the leaves, or None."""
+        return None
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """The operands, left to right."""
+        return ()
+
+    @property
+    def is_condition(self) -> bool:
+        """True if a filter can ask for it."""
+        return "truth" in self.kinds
+
+    def __repr__(self) -> str:
+        return source(self)
+
+    def __bool__(self) -> NoReturn:
+        raise DtypeError(
+            "an expression has no truth value until a query runs it, so `and`, `or`, `not`, `if`, `in` and a chained "
+            "`1 < x < 2` "
+            f"cannot use it; write (a > 1) & (b < 2), | for or, ~ for not; the expression is {_shortened(self)}"
+        )
+
+    def __add__(self, other: object) -> Expression:
+        return Arithmetic("+", self, _operand(other))
+
+    def __radd__(self, other: object) -> Expression:
+        return Arithmetic("+", _operand(other), self)
+
+    def __sub__(self, other: object) -> Expression:
+        return Arithmetic("-", self, _operand(other))
+
+    def __rsub__(self, other: object) -> Expression:
+        return Arithmetic("-", _operand(other), self)
+
+    def __mul__(self, other: object) -> Expression:
+        return Arithmetic("*", self, _operand(other))
+
+    def __rmul__(self, other: object) -> Expression:
+        return Arithmetic("*", _operand(other), self)
+
+    def __truediv__(self, other: object) -> Expression:
+        return Arithmetic("/", self, _operand(other))
+
+    def __rtruediv__(self, other: object) -> Expression:
+        return Arithmetic("/", _operand(other), self)
+
+    def __neg__(self) -> Expression:
+        return Negation(self)
+
+    def __pos__(self) -> Expression:
+        return self
+
+    def __lt__(self, other: object) -> Condition:
+        return Comparison("<", self, _operand(other))
+
+    def __le__(self, other: object) -> Condition:
+        return Comparison("<=", self, _operand(other))
+
+    def __gt__(self, other: object) -> Condition:
+        return Comparison(">", self, _operand(other))
+
+    def __ge__(self, other: object) -> Condition:
+        return Comparison(">=", self, _operand(other))
+
+    def __eq__(self, other: object) -> Condition:  # type: ignore[override]
+        return Comparison("==", self, _operand(other))
+
+    def __ne__(self, other: object) -> Condition:  # type: ignore[override]
+        return Comparison("!=", self, _operand(other))
+
+    def __and__(self, other: object) -> Condition:
+        return Logic("&", self, _operand(other))
+
+    def __rand__(self, other: object) -> Condition:
+        return Logic("&", _operand(other), self)
+
+    def __or__(self, other: object) -> Condition:
+        return Logic("|", self, _operand(other))
+
+    def __ror__(self, other: object) -> Condition:
+        return Logic("|", _operand(other), self)
+
+    def __invert__(self) -> Condition:
+        return Not(self)
+
+
+class Condition(Expression):
+    """An expression that is true, false or NULL for each candidate."""
+
+    __slots__ = ()
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """A truth value."""
+        return _TRUTH
+
+
+class Leaf(Expression):
+    """A value that the database supplies: a neuron, a count of pixels, a column.
+
+    Subclasses are frozen dataclasses with `eq=False` and `repr=False`, or plain classes; they give `key` and
+    `describe`.
+    """
+
+    __slots__ = ()
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for leaves with equal values: such a leaf is bounded and evaluated once."""
+        raise NotImplementedError(f"{type(self).__name__} must define `key`")
+
+    def describe(self) -> str:
+        """Python source that builds this leaf again, such as `layer[3]`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `describe`")
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Constant(Expression):
+    """A number, truth value or text written into the expression."""
+
+    value: int | float | bool | str
+
+    def __post_init__(self) -> None:
+        value = self.value.item() if isinstance(self.value, np.generic) else self.value
+        if isinstance(value, float):
+            value = float(value)  # NumPy's float64 is a float whose repr is not valid source
+            if math.isnan(value):
+                raise InvalidValueError(
+                    "a constant must not be NaN, got nan: every comparison with it would fail; NULL cannot be written"
+                )
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = int(value)
+            try:
+                exact = int(float(value)) == value
+            except OverflowError:
+                exact = False
+            if not exact:
+                raise InvalidValueError(
+                    f"an integer constant must be exact in float64, got {value}; write it as a float to round it"
+                )
+        elif not isinstance(value, bool | str):
+            raise DtypeError(
+                "an operand must be an expression, a number, a bool or a str, got "
+                f"{_shortened(value)} ({type(value).__module__}.{type(value).__qualname__}); "
+                "for an array or tensor of one number use .item()"
+            )
+        object.__setattr__(self, "value", str(value) if isinstance(value, str) else value)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """By the value's type; a bool counts as 0 or 1 too."""
+        if isinstance(self.value, str):
+            return _TEXT
+        return _NUMBER | _TRUTH if isinstance(self.value, bool) else _NUMBER
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Column(Leaf):
+    """An attribute of the inputs or masks, by name."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise DtypeError(f"a column's name must be a str, got {self.name!r} ({type(self.name).__name__})")
+        if not self.name:
+            raise InvalidValueError("a column's name must not be empty, got ''")
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Any: the values decide when a query runs."""
+        return _NUMBER | _TRUTH | _TEXT
+
+    @property
+    def key(self) -> Hashable:
+        """The name."""
+        return ("column", self.name)
+
+    def describe(self) -> str:
+        """Source that builds it again."""
+        return f"nadb.column({self.name!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Negation(Expression):
+    """Unary minus."""
+
+    operand: Expression
+    _token: Hashable = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        _require("number", "-", self.operand)
+        object.__setattr__(self, "_token", self.operand.database_token)
+
+    @property
+    def database_token(self) -> Hashable:
+        """The operand's."""
+        return self._token
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """The operand."""
+        return (self.operand,)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Arithmetic(Expression):
+    """`left op right` with op one of + - * /, in float64."""
+
+    op: str
+    left: Expression
+    right: Expression
+    _token: Hashable = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        _require("number", self.op, self.left, self.right)
+        object.__setattr__(self, "_token", _joint_token(self.left, self.right))
+
+    @property
+    def database_token(self) -> Hashable:
+        """That of both sides."""
+        return self._token
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """Left, right."""
+        return (self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Comparison(Condition):
+    """`left op right` with op one of < <= > >= == !=; numbers as float64, texts by code point."""
+
+    op: str
+    left: Expression
+    right: Expression
+    _token: Hashable = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        left, right = self.left, self.right
+        if not (left.kinds & right.kinds & (_NUMBER | _TEXT)):
+            raise DtypeError(
+                f"`{self.op}` compares two numbers or two texts, got {_shortened(left)} "
+                f"({'/'.join(sorted(left.kinds))}) and "
+                f"{_shortened(right)} ({'/'.join(sorted(right.kinds))}); text can be compared with a column, and "
+                "conditions are "
+                "joined with & | ~, each in parentheses: (a > 1) & (b < 2)"
+            )
+        object.__setattr__(self, "_token", _joint_token(left, right))
+
+    @property
+    def database_token(self) -> Hashable:
+        """That of both sides."""
+        return self._token
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """Left, right."""
+        return (self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Logic(Condition):
+    """`left & right` or `left | right`, by Kleene's rules."""
+
+    op: str
+    left: Expression
+    right: Expression
+    _token: Hashable = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        _require("truth", self.op, self.left, self.right)
+        object.__setattr__(self, "_token", _joint_token(self.left, self.right))
+
+    @property
+    def database_token(self) -> Hashable:
+        """That of both sides."""
+        return self._token
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """Left, right."""
+        return (self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Not(Condition):
+    """`~operand`; NULL stays NULL."""
+
+    operand: Expression
+    _token: Hashable = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        _require("truth", "~", self.operand)
+        object.__setattr__(self, "_token", self.operand.database_token)
+
+    @property
+    def database_token(self) -> Hashable:
+        """The operand's."""
+        return self._token
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """The operand."""
+        return (self.operand,)
+
+
+def column(name: str) -> Column:
+    """An attribute of the inputs as part of an expression.
+
+    >>> column("label") == 4
+    nadb.column('label') == 4
+    >>> (column("split") == "test") & (column("width") / column("height") > 1.5)
+    (nadb.column('split') == 'test') & (nadb.column('width') / nadb.column('height') > 1.5)
+
+    Args:
+        name: as given to `set_inputs`.
+
+    Raises:
+        DtypeError: the name is not a str.
+        InvalidValueError: it is empty.
+    """
+    return Column(name)
+
+
+def leaves(expression: Expression) -> list[Leaf]:
+    """The distinct leaves by key, in the order in which the source shows them."""
+    found: dict[Hashable, Leaf] = {}
+    seen: set[int] = set()
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, Leaf):
+            found.setdefault(node.key, node)
+        stack.extend(reversed(node.children))
+    return list(found.values())
+
+
+def scored(condition: Expression) -> Expression | None:
+    """What a filter reports as scores: `expr` of `expr op number` (either way round), None for any other condition."""
+    if not isinstance(condition, Comparison):
+        return None
+    for expression, other in ((condition.left, condition.right), (condition.right, condition.left)):
+        if isinstance(other, Constant) and not isinstance(other.value, str) and not isinstance(expression, Constant):
+            return expression
+    return None
+
+
+def source(expression: Expression) -> str:
+    """Python source that builds the expression again; cut with `...` beyond 200,000 characters."""
+    parts: list[str] = []
+    length = 0
+    stack: list[str | tuple[Expression, int]] = [(expression, _COMPARISON)]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            parts.append(item)
+            length += len(item)
+            if length > _MAX_SOURCE:
+                parts.append(" ...")
+                break
+            continue
+        node, least = item
+        level, pieces = _pieces(node)
+        stack.extend(reversed(["(", *pieces, ")"] if level < least else pieces))
+    return "".join(parts)
+
+
+def _pieces(node: Expression) -> tuple[int, list[str | tuple[Expression, int]]]:
+    """The precedence of a node and its source, children still to be written with the least precedence they need."""
+    match node:
+        case Arithmetic(op=op) | Logic(op=op):
+            level = _LEVELS[op]
+            return level, [(node.left, level), f" {op} ", (node.right, level + 1)]
+        case Comparison(op=op):
+            return _COMPARISON, [(node.left, _COMPARISON + 1), f" {op} ", (node.right, _COMPARISON + 1)]
+        case Negation(operand=operand):
+            return _UNARY, ["-", (operand, _UNARY)]
+        case Not(operand=operand):
+            return _UNARY, ["~", (operand, _UNARY)]
+        case Constant(value=value):
+            if isinstance(value, float) and math.isinf(value):
+                return _ATOM, [f"float('{value}')"]
+            return (_UNARY if not isinstance(value, str) and value < 0 else _ATOM), [repr(value)]
+        case Leaf():
+            return _ATOM, [node.describe()]
+    raise DtypeError(f"unknown kind of expression, got {type(node).__qualname__}; subclass Leaf to add one")
+
+
+def _operand(value: object) -> Expression:
+    return value if isinstance(value, Expression) else Constant(value)  # type: ignore[arg-type]
+
+
+def _require(kind: str, op: str, *operands: Expression) -> None:
+    for operand in operands:
+        if kind in operand.kinds:
+            continue
+        if kind == "number":
+            raise DtypeError(
+                f"`{op}` computes with numbers, got the {'/'.join(sorted(operand.kinds))} {_shortened(operand)}; "
+                "conditions are joined with & | ~"
+            )
+        raise DtypeError(
+            f"`{op}` joins conditions, got the {'/'.join(sorted(operand.kinds))} {_shortened(operand)}; & and | bind "
+            "tighter than "
+            "comparisons, so each one needs parentheses: (a > 1) & (b < 2)"
+        )
+
+
+def _joint_token(left: Expression, right: Expression) -> Hashable:
+    a, b = left.database_token, right.database_token
+    if a is not None and b is not None and a != b:
+        raise InvalidValueError(
+            f"one expression must stay within one database, got {_shortened(left)} of {a} and {_shortened(right)} of "
+            f"{b}; "
+            "query each, and pass one result as `where=` ids to the other"
+        )
+    return b if a is None else a
+
+
+def _shortened(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

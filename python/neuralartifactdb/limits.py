@@ -1,0 +1,80 @@
+"""Limits: how far a query may stop short of the exact answer, and how much it may spend.
+
+Options of queries grow here and not in parameter lists (design section 3, "theta"; section 7, `Limits`).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import DtypeError, InvalidValueError
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on a query's work; a limit never raises, the result says what is still guaranteed.
+
+    >>> Limits(theta=1.1, max_evaluations=500)
+    Limits(theta=1.1, epsilon=0.0, max_evaluations=500, timeout_s=None)
+
+    Attributes:
+        theta: at least 1. Nearest: every returned distance is at most theta times any distance not returned; highest:
+            the same for scores, if all lower bounds are at least 0. 1.0 is exact.
+        epsilon: at least 0, in units of the score: no score that was not returned is better than a returned one by
+            more.
+        max_evaluations: at most so many inputs are inferred (or masks read), rounded up to one batch; None for no
+            limit.
+        timeout_s: no new batch is started after so many seconds; None for no limit.
+
+    Raises:
+        DtypeError: a value is not a number (or, for max_evaluations, not an integer).
+        InvalidValueError: a value is out of range.
+    """
+
+    theta: float = 1.0
+    epsilon: float = 0.0
+    max_evaluations: int | None = None
+    timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "theta", _number("theta", self.theta, least=1.0, fix="1.0 is exact, 1.1 allows 10% more")
+        )
+        object.__setattr__(self, "epsilon", _number("epsilon", self.epsilon, least=0.0, fix="0.0 is exact"))
+        if self.max_evaluations is not None:
+            if isinstance(self.max_evaluations, bool):
+                raise DtypeError(f"max_evaluations must be an integer or None, got {self.max_evaluations!r} (bool)")
+            try:
+                count = operator.index(self.max_evaluations)
+            except TypeError:
+                got = f"{self.max_evaluations!r} ({type(self.max_evaluations).__name__})"
+                raise DtypeError(f"max_evaluations must be an integer or None, got {got}") from None
+            if count < 0:
+                raise InvalidValueError(f"max_evaluations must be at least 0, got {count}; None means no limit")
+            object.__setattr__(self, "max_evaluations", count)
+        if self.timeout_s is not None:
+            object.__setattr__(
+                self, "timeout_s", _number("timeout_s", self.timeout_s, least=0.0, fix="None means no limit")
+            )
+
+    @property
+    def is_exact(self) -> bool:
+        """True if only the exact answer will do, however long it takes."""
+        return self.theta == 1.0 and self.epsilon == 0.0 and self.max_evaluations is None and self.timeout_s is None
+
+
+def _number(name: str, value: Any, *, least: float, fix: str) -> float:
+    if isinstance(value, bool | str):
+        raise DtypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}); {fix}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DtypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}); {fix}") from None
+    if not math.isfinite(number) or number < least:
+        raise InvalidValueError(f"{name} must be finite and at least {least:g}, got {number!r}; {fix}")
+    return number
