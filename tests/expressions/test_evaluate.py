@@ -108,7 +108,7 @@ def bits(value: float) -> bytes:
 CANDIDATES = st.lists(st.lists(interval_and_value(), min_size=4, max_size=4), min_size=1, max_size=6)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(numeric(3), condition(2)), CANDIDATES)
 def test_bounds_contain_and_points_are_exact(tree, candidates):
     n = len(candidates)

@@ -200,10 +200,16 @@ def _either(a: Bools | None, b: Bools | None) -> Bools | None:
     return a | b
 
 
+def _nulls(a: Intervals, b: Intervals, shape: tuple[int, ...]) -> Bools | None:
+    """Where an operand may be NULL, for every candidate of the result: a constant has one entry for all."""
+    null = _either(a.may_be_null, b.may_be_null)
+    return null if null is None or null.shape == shape else np.broadcast_to(null, shape)
+
+
 def _point_result(values: Floats, a: Intervals, b: Intervals) -> Intervals:
     """The result for two points: NaN, which is all that float64 says of the undefined, becomes NULL."""
     missing = np.isnan(values)
-    null = _either(a.may_be_null, b.may_be_null)
+    null = _nulls(a, b, values.shape)
     return Intervals(values, values, _either(null, missing) if missing.any() else null)
 
 
@@ -217,7 +223,7 @@ def _box_result(
     that hold a pair without a result; it is only asked when a bound is not finite, since such a pair needs an infinite
     end, which leaves its trace in a corner.
     """
-    null = _either(null, _either(a.may_be_null, b.may_be_null))
+    null = _either(null, _nulls(a, b, lower.shape))
     if np.isfinite(lower).all() and np.isfinite(upper).all():
         return Intervals(lower, upper, null)
     unknown = np.isnan(lower) | np.isnan(upper)
@@ -340,7 +346,7 @@ def compare(op: str, a: Intervals | Texts, b: Intervals | Texts) -> Intervals:
     """
     if isinstance(a, Texts) or isinstance(b, Texts):
         return _compare_texts(op, a, b)
-    null = _either(a.may_be_null, b.may_be_null)
+    null = _nulls(a, b, np.broadcast_shapes(a.lower.shape, b.lower.shape))
     with np.errstate(invalid="ignore"):
         if _are_points(a, b):
             truth = COMPARISONS[op](a.lower, b.lower).astype(np.float64)
