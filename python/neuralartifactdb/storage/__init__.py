@@ -1,0 +1,44 @@
+"""Bytes, files, checksums, versions, the writer's lock, the block cache, attribute tables (design section 6; docs/FORMAT.md).
+
+Knows what a segment is, not what is in it. `io` is the only module of the package that touches the file system.
+"""
+
+from __future__ import annotations
+
+from neuralartifactdb.storage.arrays import (
+    ArrayWriter,
+    SegmentReader,
+    SegmentRef,
+    SegmentWriter,
+    segment_nbytes,
+)
+from neuralartifactdb.storage.cache import BlockCache
+from neuralartifactdb.storage.directory import (
+    DatabaseDirectory,
+    MissingDatabaseError,
+    ReadOnlyDatabaseError,
+    WriteTransaction,
+)
+from neuralartifactdb.storage.io import DiskError
+from neuralartifactdb.storage.lock import WriterLock
+from neuralartifactdb.storage.state import Change, IndexEntry, State
+from neuralartifactdb.storage.versions import VersionLog
+
+__all__ = [
+    "ArrayWriter",
+    "BlockCache",
+    "Change",
+    "DatabaseDirectory",
+    "DiskError",
+    "IndexEntry",
+    "MissingDatabaseError",
+    "ReadOnlyDatabaseError",
+    "SegmentReader",
+    "SegmentRef",
+    "SegmentWriter",
+    "State",
+    "VersionLog",
+    "WriteTransaction",
+    "WriterLock",
+    "segment_nbytes",
+]
