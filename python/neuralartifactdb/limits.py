@@ -10,7 +10,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import DtypeError, InvalidValueError
+from neuralartifactdb.errors import DtypeError, InvalidValueError
 
 __all__ = ["Limits"]
 

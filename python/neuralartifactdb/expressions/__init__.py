@@ -5,9 +5,19 @@ Knows nothing of where leaves come from (design sections 3, 5 and 7; docs/ARCHIT
 
 from __future__ import annotations
 
-from .evaluate import evaluate
-from .intervals import Intervals, Texts
-from .tree import Column, Condition, Constant, Expression, Leaf, column, leaves, scored, source
+from neuralartifactdb.expressions.evaluate import evaluate
+from neuralartifactdb.expressions.intervals import Intervals, Texts
+from neuralartifactdb.expressions.tree import (
+    Column,
+    Condition,
+    Constant,
+    Expression,
+    Leaf,
+    column,
+    leaves,
+    scored,
+    source,
+)
 
 __all__ = [
     "Column",

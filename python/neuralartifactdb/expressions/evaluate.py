@@ -9,10 +9,21 @@ from collections.abc import Hashable, Mapping
 
 import numpy as np
 
-from ..errors import DtypeError, InvalidValueError, UnknownNameError
-from . import intervals as arithmetic
-from .intervals import Intervals, Texts
-from .tree import Arithmetic, Comparison, Condition, Constant, Expression, Leaf, Logic, Negation, Not, source
+from neuralartifactdb.errors import DtypeError, InvalidValueError, UnknownNameError
+from neuralartifactdb.expressions import intervals as arithmetic
+from neuralartifactdb.expressions.intervals import Intervals, Texts
+from neuralartifactdb.expressions.tree import (
+    Arithmetic,
+    Comparison,
+    Condition,
+    Constant,
+    Expression,
+    Leaf,
+    Logic,
+    Negation,
+    Not,
+    source,
+)
 
 __all__ = ["evaluate"]
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DtypeError, InvalidValueError
+from neuralartifactdb.errors import DtypeError, InvalidValueError
 
 __all__ = [
     "COMPARISONS",

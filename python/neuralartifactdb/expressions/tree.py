@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, NoReturn
 
 import numpy as np
 
-from ..errors import DtypeError, InvalidValueError
+from neuralartifactdb.errors import DtypeError, InvalidValueError
 
 __all__ = [
     "Arithmetic",
@@ -250,15 +250,18 @@ class Column(Leaf):
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Negation(Expression):
-    """Unary minus."""
+class _Unary(Expression):
+    """One operand; the database is the operand's."""
 
     operand: Expression
     _token: Hashable = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        _require("number", "-", self.operand)
+        self._check()
         object.__setattr__(self, "_token", self.operand.database_token)
+
+    def _check(self) -> None:
+        raise NotImplementedError
 
     @property
     def database_token(self) -> Hashable:
@@ -272,8 +275,9 @@ class Negation(Expression):
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Arithmetic(Expression):
-    """`left op right` with op one of + - * /, in float64."""
+class _Binary(Expression):
+    """`left op right`; both sides belong to one database. The token is kept, since looking it up would walk the
+    tree."""
 
     op: str
     left: Expression
@@ -281,8 +285,11 @@ class Arithmetic(Expression):
     _token: Hashable = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        _require("number", self.op, self.left, self.right)
+        self._check()
         object.__setattr__(self, "_token", _joint_token(self.left, self.right))
+
+    def _check(self) -> None:
+        raise NotImplementedError
 
     @property
     def database_token(self) -> Hashable:
@@ -295,82 +302,55 @@ class Arithmetic(Expression):
         return (self.left, self.right)
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Comparison(Condition):
+class Negation(_Unary):
+    """Unary minus."""
+
+    __slots__ = ()
+
+    def _check(self) -> None:
+        _require("number", "-", self.operand)
+
+
+class Arithmetic(_Binary):
+    """`left op right` with op one of + - * /, in float64."""
+
+    __slots__ = ()
+
+    def _check(self) -> None:
+        _require("number", self.op, self.left, self.right)
+
+
+class Comparison(Condition, _Binary):
     """`left op right` with op one of < <= > >= == !=; numbers as float64, texts by code point."""
 
-    op: str
-    left: Expression
-    right: Expression
-    _token: Hashable = field(init=False, default=None)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         left, right = self.left, self.right
         if not (left.kinds & right.kinds & (_NUMBER | _TEXT)):
             raise DtypeError(
-                f"`{self.op}` compares two numbers or two texts, got {_shortened(left)} "
-                f"({'/'.join(sorted(left.kinds))}) and "
-                f"{_shortened(right)} ({'/'.join(sorted(right.kinds))}); text can be compared with a column, and "
-                "conditions are "
-                "joined with & | ~, each in parentheses: (a > 1) & (b < 2)"
+                f"`{self.op}` compares two numbers or two texts, got {_described(left)} and {_described(right)}; text "
+                "can be "
+                "compared with a column, and conditions are joined with & | ~, each in parentheses: (a > 1) & (b < 2)"
             )
-        object.__setattr__(self, "_token", _joint_token(left, right))
-
-    @property
-    def database_token(self) -> Hashable:
-        """That of both sides."""
-        return self._token
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        """Left, right."""
-        return (self.left, self.right)
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Logic(Condition):
+class Logic(Condition, _Binary):
     """`left & right` or `left | right`, by Kleene's rules."""
 
-    op: str
-    left: Expression
-    right: Expression
-    _token: Hashable = field(init=False, default=None)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _require("truth", self.op, self.left, self.right)
-        object.__setattr__(self, "_token", _joint_token(self.left, self.right))
-
-    @property
-    def database_token(self) -> Hashable:
-        """That of both sides."""
-        return self._token
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        """Left, right."""
-        return (self.left, self.right)
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Not(Condition):
+class Not(Condition, _Unary):
     """`~operand`; NULL stays NULL."""
 
-    operand: Expression
-    _token: Hashable = field(init=False, default=None)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _require("truth", "~", self.operand)
-        object.__setattr__(self, "_token", self.operand.database_token)
-
-    @property
-    def database_token(self) -> Hashable:
-        """The operand's."""
-        return self._token
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        """The operand."""
-        return (self.operand,)
 
 
 def column(name: str) -> Column:
@@ -468,13 +448,12 @@ def _require(kind: str, op: str, *operands: Expression) -> None:
             continue
         if kind == "number":
             raise DtypeError(
-                f"`{op}` computes with numbers, got the {'/'.join(sorted(operand.kinds))} {_shortened(operand)}; "
-                "conditions are joined with & | ~"
+                f"`{op}` computes with numbers, got {_described(operand)}; conditions are joined with & | ~"
             )
         raise DtypeError(
-            f"`{op}` joins conditions, got the {'/'.join(sorted(operand.kinds))} {_shortened(operand)}; & and | bind "
-            "tighter than "
-            "comparisons, so each one needs parentheses: (a > 1) & (b < 2)"
+            f"`{op}` joins conditions, got {_described(operand)}; & and | bind tighter than comparisons, so each one "
+            "needs "
+            "parentheses: (a > 1) & (b < 2)"
         )
 
 
@@ -487,6 +466,10 @@ def _joint_token(left: Expression, right: Expression) -> Hashable:
             "query each, and pass one result as `where=` ids to the other"
         )
     return b if a is None else a
+
+
+def _described(operand: Expression) -> str:
+    return f"the {' or '.join(sorted(operand.kinds))} {_shortened(operand)}"
 
 
 def _shortened(value: Any, limit: int = 80) -> str:

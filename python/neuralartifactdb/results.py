@@ -1,0 +1,450 @@
+"""What queries give back: the rows, how certain they are, and what the answer cost.
+
+Frozen dataclasses with work counters, never bare tuples (design section 7, `Result`; section 3, "A result cut by a
+limit says so"). Nothing here knows a database: a `ResultContext` stands for it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.errors import DtypeError, ExtraMissingError, IdError, InvalidValueError, NotAttachedError
+from neuralartifactdb.quantities import format_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+    from matplotlib.figure import Figure
+
+__all__ = ["Plan", "Result", "ResultContext", "Row", "Stats", "Verification", "format_seconds"]
+
+_SHOWN_ROWS = 10
+_EVALUATED_AS = {"activations": "inputs inferred", "masks": "masks read"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a result.
+
+    Attributes:
+        id: what the query ranks: an input_id, or a mask_id for a query over masks.
+        input_id: the input that it belongs to.
+        score: None where the result has no scores; NaN for a NULL, and in a filter for a score that was not needed.
+    """
+
+    id: int
+    input_id: int
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """The work behind an answer.
+
+    Attributes:
+        kind: "activations" or "masks": what was evaluated.
+        candidates: inputs or masks that the query was about, after `where=`.
+        settled: of these, how many the bounds alone decided.
+        evaluated: how many exact scores were computed, padding of batches included.
+        batches: calls of the model (or rounds of reads).
+        bytes_read: from storage, cached reads left out.
+        scanned: True if everything was evaluated in one pass because that was predicted to be cheaper.
+        seconds: by stage, such as "bounds", "evaluate", "total".
+    """
+
+    kind: str = "activations"
+    candidates: int = 0
+    settled: int = 0
+    evaluated: int = 0
+    batches: int = 0
+    bytes_read: int = 0
+    scanned: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in _EVALUATED_AS:
+            raise InvalidValueError(f"kind must be one of {', '.join(map(repr, _EVALUATED_AS))}, got {self.kind!r}")
+        object.__setattr__(self, "seconds", MappingProxyType(dict(self.seconds)))
+
+    @property
+    def inputs_inferred(self) -> int:
+        """Inputs run through the model (or computed by the function) for this answer."""
+        return self.evaluated if self.kind == "activations" else 0
+
+    @property
+    def masks_read(self) -> int:
+        """Masks whose pixels were read for this answer."""
+        return self.evaluated if self.kind == "masks" else 0
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of the whole query: the stage "total", else the sum of the stages."""
+        return self.seconds["total"] if "total" in self.seconds else float(sum(self.seconds.values()))
+
+    def summary(self) -> str:
+        """Such as `27 of 10,000 inputs inferred`."""
+        return f"{self.evaluated:,} of {self.candidates:,} {_EVALUATED_AS[self.kind]}"
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be pickled
+        names = ("kind", "candidates", "settled", "evaluated", "batches", "bytes_read", "scanned")
+        return _stats_from, ({name: getattr(self, name) for name in names} | {"seconds": dict(self.seconds)},)
+
+
+def _stats_from(values: dict[str, Any]) -> Stats:
+    return Stats(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A result against brute force.
+
+    Attributes:
+        equal: same ids in the same order and same scores (bit for bit, or within the result's tolerance).
+        n_checked: candidates that were evaluated for the check.
+        largest_difference: between a returned and a recomputed score; 0.0 where they are equal.
+    """
+
+    equal: bool
+    n_checked: int
+    largest_difference: float
+
+    def __bool__(self) -> bool:
+        """True when equal."""
+        return self.equal
+
+
+class ResultContext(Protocol):
+    """The database behind a result, as far as results need it."""
+
+    def input_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The input of each id."""
+        ...
+
+    def attributes(self, ids: NDArray[np.int64]) -> Mapping[str, NDArray[Any]]:
+        """Columns of attributes, one entry per id, in the order of the columns."""
+        ...
+
+    def render(self, input_id: int) -> object | None:
+        """The picture of an input: an image, a text, [(token, value)]; None if no `set_render` was called."""
+        ...
+
+    def verify(self, result: Result, sample: int | None) -> Verification:
+        """Compare with brute force over all candidates, or over a sample of those not returned."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The answer to a query. Iterating gives `Row`s, best first (a filter: ids ascending).
+
+    Attributes:
+        ids: int64[n], input ids (or mask ids).
+        scores: float64[n] or None. NaN is NULL; in a filter, NaN is a score that the answer did not need.
+        exact: True if the answer is the one that brute force gives; False if a limit or `theta` left it open.
+        guarantee: in words, what holds for sure.
+        tolerance: 0.0 where scores equal the indexed model's bit for bit, else how far they may deviate.
+        stats: the work behind it.
+        query: the call that asked for it, as valid source.
+        question: the same in words.
+    """
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float64] | None
+    exact: bool
+    guarantee: str
+    tolerance: float
+    stats: Stats
+    query: str = ""
+    question: str = ""
+    _context: ResultContext | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        ids = _read_only(self.ids, np.int64)
+        scores = None if self.scores is None else _read_only(self.scores, np.float64)
+        if ids.ndim != 1 or (scores is not None and scores.shape != ids.shape):
+            got = f"{ids.shape} and {None if scores is None else scores.shape}"
+            raise InvalidValueError(f"ids and scores must be one-dimensional of one length, got shapes {got}")
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "scores", scores)
+
+    @property
+    def kind(self) -> str:
+        """`"activations"` or `"masks"`."""
+        return self.stats.kind
+
+    @property
+    def input_ids(self) -> NDArray[np.int64]:
+        """int64[n], the input of each row; the ids themselves for a query over activations."""
+        if self.kind == "activations" or not len(self.ids):
+            return self.ids
+        return _read_only(self._database().input_ids(self.ids), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Row]:
+        scores: list[Any] = [None] * len(self) if self.scores is None else self.scores.tolist()
+        return iter(list(map(Row, self.ids.tolist(), self.input_ids.tolist(), scores)))
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        """A `Row`, or the list of those in a slice."""
+        if isinstance(index, slice):
+            return list(self)[index]
+        try:
+            position = operator.index(index)
+        except TypeError:
+            got = f"{index!r} ({type(index).__name__})"
+            raise DtypeError(
+                f"a result is indexed by an integer or a slice, got {got}; for arrays use .ids[...]"
+            ) from None
+        if not -len(self) <= position < len(self):
+            raise IdError(f"row must lie in [{-len(self)}, {len(self)}), got {position}")
+        score = None if self.scores is None else float(self.scores[position])
+        return Row(int(self.ids[position]), int(self.input_ids[position]), score)
+
+    def __eq__(self, other: object) -> bool:
+        """Same rows in the same order, same scores (NULL equals NULL), equally certain; the work may differ."""
+        if not isinstance(other, Result):
+            return NotImplemented
+        if (self.scores is None) != (other.scores is None):
+            return False
+        same = np.array_equal(self.ids, other.ids)
+        if self.scores is not None and other.scores is not None:
+            same = same and np.array_equal(self.scores, other.scores, equal_nan=True)
+        certainty = (self.kind, self.exact, self.tolerance) == (other.kind, other.exact, other.tolerance)
+        return bool(same and certainty)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_context": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @property
+    def certainty(self) -> str:
+        """`exact`, `exact within 3.1e-07`, or `not exact`."""
+        if not self.exact:
+            return "not exact"
+        return "exact" if self.tolerance == 0 else f"exact within {self.tolerance:.2g}"
+
+    def __repr__(self) -> str:
+        rows = f"{len(self):,} row{'' if len(self) == 1 else 's'}"
+        lines = [f"Result({rows}, {self.certainty}, {self.stats.summary()})"]
+        if not self.exact:
+            lines.append(f"  guarantee: {self.guarantee}")
+        if len(self):
+            shown = [("rank", "id", "score")]
+            for rank, i in enumerate(self.ids[:_SHOWN_ROWS].tolist()):
+                shown.append((str(rank + 1), str(i), "-" if self.scores is None else _number(float(self.scores[rank]))))
+            widths = [max(len(row[column]) for row in shown) for column in range(3)]
+            lines += ["  " + "  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in shown]
+            if len(self) > _SHOWN_ROWS:
+                lines.append(f"  ... {len(self) - _SHOWN_ROWS:,} more")
+        return "\n".join(lines)
+
+    def attributes(self) -> dict[str, NDArray[Any]]:
+        """The attributes of the rows, by column; empty if there are none."""
+        if self._context is None:
+            return {}
+        return {str(name): np.asarray(values) for name, values in self._context.attributes(self.ids).items()}
+
+    def _columns(self) -> dict[str, Any]:
+        columns: dict[str, Any] = {"rank": np.arange(1, len(self) + 1), "id": self.ids, "input_id": self.input_ids}
+        columns["score"] = np.full(len(self), np.nan) if self.scores is None else self.scores
+        for name, values in self.attributes().items():
+            columns[f"attribute_{name}" if name in ("rank", "id", "input_id", "score") else name] = values
+        return columns
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a DataFrame: rank (from 1), id, input_id, score, then the attributes.
+
+        An attribute with the name of one of the first four columns becomes `attribute_<name>`.
+
+        Raises:
+            ExtraMissingError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ExtraMissingError(
+                f"to_pandas() needs pandas ({error}); pip install neuralartifactdb[pandas]"
+            ) from error
+        return pd.DataFrame({name: np.array(values) for name, values in self._columns().items()})
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as an Arrow table, with the columns of `to_pandas`; NULL scores are null.
+
+        Raises:
+            ExtraMissingError: pyarrow is not installed.
+        """
+        try:
+            import pyarrow as pa
+        except ImportError as error:
+            raise ExtraMissingError(
+                f"to_arrow() needs pyarrow ({error}); pip install neuralartifactdb[arrow]"
+            ) from error
+        columns = self._columns()
+        score = columns["score"]
+        columns["score"] = pa.array(score, mask=np.isnan(score))
+        return pa.table({name: v if isinstance(v, pa.Array) else pa.array(v) for name, v in columns.items()})
+
+    def verify(self, sample: int | None = None) -> Verification:
+        """Compare the answer with brute force. Costs what brute force costs.
+
+        Args:
+            sample: check the returned rows against so many of the others only; None for all.
+
+        Returns:
+            A `Verification`, true when equal; inequality does not raise.
+
+        Raises:
+            NotAttachedError: there is nothing to recompute with.
+        """
+        if sample is not None and operator.index(sample) < 1:
+            raise InvalidValueError(f"sample must be at least 1, got {sample}; None checks everything")
+        return self._database().verify(self, sample)
+
+    def render(self, input_id: int) -> object | None:
+        """The picture of an input as `db.set_render` gives it; None without one."""
+        return None if self._context is None else self._context.render(input_id)
+
+    def _repr_html_(self) -> str:
+        """A small static table for notebooks; runs neither the model nor the dataset."""
+        from neuralartifactdb.viz.result_view import result_summary
+
+        return str(result_summary(self))
+
+    def save_html(self, path: str | PathLike[str], *, title: str | None = None, max_rows: int = 60) -> Path:
+        """Write one page that works offline: the question, the pictures of `db.set_render`, the receipt.
+
+        Args:
+            path: where; an existing file is replaced.
+            title: the heading; the question by default.
+            max_rows: show so many rows at most.
+
+        Returns:
+            The path.
+        """
+        from neuralartifactdb.viz.result_view import save_result
+
+        return save_result(self, path, title=title, max_rows=max_rows)
+
+    def plot(self, *, columns: int = 5, max_rows: int = 20) -> Figure:
+        """The rows as a grid of pictures, a matplotlib Figure that notebooks show; `.savefig(path)` keeps it.
+
+        Args:
+            columns: pictures side by side.
+            max_rows: show so many rows at most.
+
+        Raises:
+            ExtraMissingError: matplotlib is not installed.
+            NotAttachedError: `db.set_render` was not called, so there are no pictures.
+        """
+        from neuralartifactdb.viz.figure import result_figure
+
+        return result_figure(self, columns=columns, max_rows=max_rows)
+
+    def _database(self) -> ResultContext:
+        if self._context is None:
+            raise NotAttachedError(
+                "this result has no database behind it (it was unpickled or made by hand); run the query again: "
+                + (self.query or "its text is not known")
+            )
+        return self._context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a query would do, from the bounds alone; `explain=True` returns it and evaluates nothing.
+
+    Attributes:
+        kind: "activations" or "masks".
+        candidates: inputs or masks that the query is about.
+        settled: of these, how many the bounds decide.
+        expected_evaluations: inputs to infer (or masks to read).
+        expected_batches: in so many batches.
+        expected_bytes: to read from storage.
+        expected_seconds: in all.
+        scan: True if one pass over everything is expected to be cheaper.
+        query: the call.
+        advice: what would make it cheaper, such as more bits or `theta`.
+    """
+
+    kind: str = "activations"
+    candidates: int = 0
+    settled: int = 0
+    expected_evaluations: int = 0
+    expected_batches: int = 0
+    expected_bytes: int = 0
+    expected_seconds: float = 0.0
+    scan: bool = False
+    query: str = ""
+    advice: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in _EVALUATED_AS:
+            raise InvalidValueError(f"kind must be one of {', '.join(map(repr, _EVALUATED_AS))}, got {self.kind!r}")
+        object.__setattr__(self, "advice", tuple(self.advice))
+
+    @property
+    def text(self) -> str:
+        """The plan in words, a few lines."""
+        what = "inputs" if self.kind == "activations" else "masks"
+        verb = "infer" if self.kind == "activations" else "read"
+        share = f" ({self.expected_evaluations / self.candidates:.2%})" if self.candidates else ""
+        batches = f" in {self.expected_batches:,} batch{'' if self.expected_batches == 1 else 'es'}"
+        lines = [
+            f"candidates  {self.candidates:,} {what}, {self.settled:,} settled by their bounds",
+            f"{verb:<10}  about {self.expected_evaluations:,} of {self.candidates:,} {what}{share}{batches}"
+            + (", all in one pass, which is cheaper here" if self.scan else ""),
+            f"storage     about {format_bytes(self.expected_bytes)} to read",
+            f"time        about {format_seconds(self.expected_seconds)}",
+        ]
+        return "\n".join(lines + [f"advice      {advice}" for advice in self.advice])
+
+    def describe(self) -> str:
+        """`text` under the call."""
+        return f"Plan of {self.query}\n{self.text}" if self.query else f"Plan\n{self.text}"
+
+    def __repr__(self) -> str:
+        return self.describe()
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds for people, three digits or so: `0.42 ms`, `12.3 ms`, `1.90 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 0.9995:
+        ms = seconds * 1e3
+        return f"{ms:.2f} ms" if ms < 9.995 else f"{ms:.1f} ms" if ms < 99.95 else f"{ms:.0f} ms"
+    if seconds < 99.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.6g}"
+
+
+def _read_only(values: Any, dtype: type[Any]) -> NDArray[Any]:
+    """A view that cannot be written to; the caller's array keeps its flag."""
+    array = np.ascontiguousarray(values, dtype=dtype).view()
+    array.flags.writeable = False
+    return array
