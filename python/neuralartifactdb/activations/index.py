@@ -1,0 +1,202 @@
+"""One activation index as a query sees it: the segments of one version, what is attached, what this session has evaluated.
+
+Immutable but for the tolerance, which a query may widen when a re-evaluated value deviates (design section 4, "What exact
+means").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.activations.budget import Storage
+from neuralartifactdb.activations.evaluated import EvaluatedCache
+from neuralartifactdb.activations.scores import GroupScore, exact_scores
+from neuralartifactdb.activations.segment import ActivationSegment
+from neuralartifactdb.activations.source import LayerInfo, Source
+from neuralartifactdb.errors import NotAttachedError, StaleIndexError
+from neuralartifactdb.expressions.intervals import Intervals
+
+__all__ = ["LayerIndex", "ToleranceWidened"]
+
+#: a deviation beyond this share of the neuron's range is not numerical noise
+_STALE_SHARE = 0.01
+#: a deviation that was seen once may be seen larger
+_TOLERANCE_FACTOR = 16.0
+#: neurons of a group that every evaluation is compared with its bounds in
+_CHECKED_NEURONS = 256
+
+
+class ToleranceWidened(Exception):
+    """A query met a larger numerical deviation than the index allowed for; it starts again with wider intervals."""
+
+
+@dataclass
+class LayerIndex:
+    """Segments, source and memory of one layer."""
+
+    key: str
+    meta: dict[str, Any]
+    segments: list[ActivationSegment]
+    source: Source | None
+    evaluated: EvaluatedCache
+    #: float64 (M,), wider than the segments' own; shared by all versions of the index in this session
+    tolerances: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def info(self) -> LayerInfo:
+        """Shape and storage dtype."""
+        return LayerInfo(tuple(self.meta["shape"]), self.meta["dtype"])
+
+    @property
+    def layer(self) -> str:
+        """The layer's name inside its source."""
+        return str(self.meta["layer"])
+
+    @property
+    def storage(self) -> Storage:
+        """The budget it is built with."""
+        return Storage(**self.meta["storage"])
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the dataset when it was last built."""
+        return int(self.meta["n_inputs"])
+
+    @property
+    def n_indexed(self) -> int:
+        """Inputs that have an entry."""
+        return self.segments[-1].last if self.segments else 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(segment.reader.ref.nbytes for segment in self.segments)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every indexed activation is kept, so that no query needs the source."""
+        return all(segment.keeps_values for segment in self.segments)
+
+    @property
+    def tolerance(self) -> NDArray[np.float64] | None:
+        """Widened tolerance of this session, float64 (M,), or None."""
+        return self.tolerances.get(self.key)
+
+    def largest_tolerance(self, neurons: NDArray[np.int64]) -> float:
+        """The largest tolerance among the group's neurons; 0 when bits reproduce."""
+        largest = 0.0
+        for segment in self.segments:
+            held = segment.tolerances(neurons)
+            if held is not None:
+                largest = max(largest, float(held.max()))
+        if self.tolerance is not None:
+            largest = max(largest, float(self.tolerance[neurons].max()))
+        return largest
+
+    def segment_at(self, input_id: int) -> ActivationSegment:
+        """The segment of an indexed input."""
+        firsts = [segment.first for segment in self.segments]
+        return self.segments[int(np.searchsorted(firsts, input_id, side="right")) - 1]
+
+    def by_segment(self, ids: NDArray[np.int64]) -> list[tuple[ActivationSegment, NDArray[np.int64]]]:
+        """The segments that hold `ids`, each with the positions in `ids` that it holds."""
+        lasts = np.array([segment.last for segment in self.segments], dtype=np.int64)
+        which = np.searchsorted(lasts, ids, side="right")
+        return [(self.segments[s], np.flatnonzero(which == s)) for s in np.unique(which).tolist()]
+
+    def intervals(self, leaf: GroupScore, first: int, last: int) -> Intervals:
+        """Intervals of a score for inputs [first, last) of one segment, sharpened by what was evaluated before."""
+        segment = self.segment_at(first)
+        bounds = segment.intervals(leaf, first, last, self.tolerance)
+        if segment.keeps_values:
+            return bounds
+        held = self.evaluated.lookup(self.key, first, last)
+        if held is None:
+            return bounds
+        ids, rows = held
+        exact = exact_scores(leaf, np.ascontiguousarray(rows[:, leaf.neurons].T))
+        lower, upper = bounds.lower.copy(), bounds.upper.copy()
+        at = ids - first
+        lower[at], upper[at] = exact.lower, exact.upper
+        null = bounds.may_be_null
+        if null is not None or exact.may_be_null is not None:
+            null = np.zeros(last - first, dtype=bool) if null is None else null.copy()
+            null[at] = False if exact.may_be_null is None else exact.may_be_null
+        return Intervals(lower, upper, null)
+
+    def require_source(self, n_open: int) -> Source:
+        """The attached source, or the error that says how to attach one."""
+        if self.source is None:
+            raise NotAttachedError(
+                f"the index of {self.key} alone cannot settle {n_open:,} inputs, and nothing is attached that could evaluate "
+                f"them; call {_how_to_attach(self)}"
+            )
+        return self.source
+
+    def check(self, ids: NDArray[np.int64], rows: NDArray, neurons: NDArray[np.int64]) -> None:
+        """Compare evaluated activations with the index's certain bounds.
+
+        Args:
+            ids: int64 (n,), indexed inputs.
+            rows: (n, M) in compute dtype, as evaluated.
+            neurons: the group of the query.
+
+        Raises:
+            StaleIndexError: a value lies outside its bounds by more than 1% of the neuron's range.
+            ToleranceWidened: by less; the session's tolerance was widened.
+        """
+        if len(neurons) > _CHECKED_NEURONS:
+            neurons = neurons[np.linspace(0, len(neurons) - 1, _CHECKED_NEURONS).astype(np.int64)]
+        extra = self.tolerance
+        for segment, where in self.by_segment(ids):
+            lower, upper = segment.value_bounds_at(neurons, ids[where])
+            slack = segment.tolerances(neurons)
+            slack = np.zeros(len(neurons)) if slack is None else slack
+            if extra is not None:
+                slack = np.maximum(slack, extra[neurons])
+            values = rows[where][:, neurons].T.astype(np.float64)
+            outside = np.maximum(lower - values, values - upper)
+            if not (outside > slack[:, None]).any():
+                continue
+            self._deviates(segment, neurons, ids[where], values, lower, upper, outside)
+
+    def _deviates(
+        self,
+        segment: ActivationSegment,
+        neurons: NDArray[np.int64],
+        ids: NDArray[np.int64],
+        values: NDArray[np.float64],
+        lower: NDArray[np.float64],
+        upper: NDArray[np.float64],
+        outside: NDArray[np.float64],
+    ) -> None:
+        least, greatest = segment.value_range(neurons)
+        share = outside / np.maximum(greatest - least, np.finfo(np.float64).tiny)[:, None]
+        if (share > _STALE_SHARE).any():
+            j, i = np.unravel_index(int(np.argmax(share)), share.shape)
+            raise StaleIndexError(
+                f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} evaluates to "
+                f"{values[j, i]!r}, its certain bounds are [{lower[j, i]!r}, {upper[j, i]!r}]; the model, its inputs or its "
+                "numerics changed: attach the ones that were indexed, or index again with overwrite=True"
+            )
+        tolerance = self.tolerance
+        tolerance = np.zeros(self.info.n_neurons) if tolerance is None else tolerance.copy()
+        relative = float(share.max()) * _TOLERANCE_FACTOR
+        every = segment.value_range(np.arange(self.info.n_neurons, dtype=np.int64))
+        tolerance = np.maximum(tolerance, np.minimum(relative, _STALE_SHARE) * (every[1] - every[0]))
+        self.tolerances[self.key] = tolerance
+        raise ToleranceWidened
+
+
+def _how_to_attach(index: LayerIndex) -> str:
+    kind = index.meta["fingerprint"].get("kind", "model")
+    if kind == "array":
+        return f"db.attach_array({index.key!r}, array)"
+    if kind == "function":
+        return f"db.attach_function({index.key!r}, evaluate)"
+    name = index.meta.get("name")
+    return "db.attach(model, dataset)" if name is None else f"db.attach(model, dataset, name={name!r})"

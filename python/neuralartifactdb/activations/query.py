@@ -1,0 +1,324 @@
+"""Running one query over inputs: indexes, where, bounded search, Result; and checking it by brute force.
+
+Every public query (`highest`, `nearest`, `filter`, `top_k`, of a layer or across layers) comes through `run_query`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.activations.candidates import InputCandidates, Value, take
+from neuralartifactdb.activations.evaluation import Evaluator
+from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
+from neuralartifactdb.activations.scores import GroupScore, exact_scores
+from neuralartifactdb.activations.where import ids_where
+from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.expressions.evaluate import evaluate
+from neuralartifactdb.expressions.tree import Column, Expression, leaves, scored, source
+from neuralartifactdb.limits import Limits
+from neuralartifactdb.results import Plan, Result, ResultContext, Stats, Verification
+from neuralartifactdb.search import Outcome, Prediction, Progress, bounded_search
+
+__all__ = ["Options", "Query", "View", "checked_k", "run_query"]
+
+_log = logging.getLogger("neuralartifactdb")
+
+_MOST_RESTARTS = 8
+_VERIFY_BYTES = 64 << 20
+
+
+class View(Protocol):
+    """What a query needs of the database, at one version."""
+
+    token: Any
+    n_inputs: int
+    context: ResultContext
+
+    def index(self, key: str) -> LayerIndex:
+        """The activation index of that key."""
+        ...
+
+    def column(self, name: str) -> Value:
+        """An attribute of all inputs."""
+        ...
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read from files so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked: an expression, how many, in which order."""
+
+    expression: Expression
+    text: str
+    k: int | None = None
+    largest: bool = True
+    is_filter: bool = False
+    is_distance: bool = False
+    exclude: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is asked: the keyword arguments that every query has."""
+
+    where: Any = None
+    limits: Limits | None = None
+    on_progress: Callable[[Progress], object] | None = None
+    explain: bool = False
+
+
+def checked_k(k: Any, name: str = "k") -> int:
+    """A positive int."""
+    if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)):
+        raise DtypeError(f"{name} must be an int, got {k!r} ({type(k).__name__})")
+    if k < 1:
+        raise InvalidValueError(f"{name} must be at least 1, got {k}")
+    return int(k)
+
+
+def run_query(view: View, query: Query, options: Options, evaluator: Evaluator | None = None) -> Result | Plan:
+    """Answer a query exactly (or within its limits), or say what that would take.
+
+    Args:
+        view: the database at one version.
+        query: what is asked.
+        options: how.
+        evaluator: counts what was evaluated on the way here (a target), or None.
+    """
+    if options.limits is not None and not isinstance(options.limits, Limits):
+        raise DtypeError(f"limits must be a nadb.Limits, got {type(options.limits).__name__}; write limits=nadb.Limits(theta=1.1)")
+    evaluator = evaluator or Evaluator()
+    indexes = _indexes(view, query.expression)
+    n_candidates = min((index.n_indexed for index in indexes.values()), default=view.n_inputs)
+    ids = _admitted(view, query, options, n_candidates)
+    bytes_before = view.bytes_read
+    for _ in range(_MOST_RESTARTS):
+        also = scored(query.expression) if query.is_filter else None
+        candidates = InputCandidates(query.expression, indexes, view.column, n_candidates, ids, evaluator, also)
+        try:
+            found = bounded_search(
+                candidates,
+                k=query.k,
+                largest=query.largest,
+                is_filter=query.is_filter,
+                is_distance=query.is_distance,
+                limits=options.limits,
+                on_progress=options.on_progress,
+                predict_only=options.explain,
+            )
+            break
+        except ToleranceWidened:
+            _log.warning("values of %s deviate more than the index allows for; asking again with wider intervals", sorted(indexes))
+    else:
+        raise RuntimeError(f"the values of {sorted(indexes)} keep deviating; index again with overwrite=True")
+    if isinstance(found, Prediction):
+        return _plan(query, found, view.bytes_read - bytes_before, indexes)
+    return _result(view, query, found, candidates, evaluator, view.bytes_read - bytes_before, indexes, n_candidates)
+
+
+def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:
+    """The indexes that the leaves name; an expression of columns alone needs none."""
+    indexes: dict[str, LayerIndex] = {}
+    for leaf in leaves(expression):
+        token = leaf.database_token
+        if token is not None and token != view.token:
+            raise InvalidValueError(f"{leaf!r} belongs to another database; an expression is about one")
+        if isinstance(leaf, GroupScore) and leaf.layer not in indexes:
+            indexes[leaf.layer] = view.index(leaf.layer)
+        elif isinstance(leaf, Column):
+            view.column(leaf.name)  # an unknown column is an error before any work
+    return indexes
+
+
+def _admitted(view: View, query: Query, options: Options, n_candidates: int) -> NDArray[np.int64] | None:
+    ids = ids_where(options.where, view.n_inputs, view.token)
+    if query.exclude is not None and len(query.exclude):
+        ids = np.arange(n_candidates, dtype=np.int64) if ids is None else ids
+        ids = np.setdiff1d(ids, query.exclude)
+    return None if ids is None else ids[ids < n_candidates]
+
+
+def _plan(query: Query, found: Prediction, n_bytes: int, indexes: dict[str, LayerIndex]) -> Plan:
+    advice = []
+    bits = [segment.bits for index in indexes.values() for segment in index.segments if not segment.keeps_values]
+    if found.evaluations > 1_000 and bits and max(bits) < 12:
+        advice.append(
+            f"a larger storage= keeps more than {max(bits)} bits per activation: one bit more about halves the inputs to infer"
+        )
+    if found.evaluations > 1_000 and not query.is_filter:
+        advice.append("limits=nadb.Limits(theta=1.1) returns scores within 10% of the best ones after fewer inputs")
+    return Plan(
+        query=query.text,
+        candidates=found.candidates,
+        settled=found.settled,
+        expected_evaluations=found.evaluations,
+        expected_batches=found.waves,
+        expected_bytes=n_bytes,
+        expected_seconds=found.seconds,
+        scan=found.scan,
+        advice=tuple(advice),
+    )
+
+
+def _result(
+    view: View,
+    query: Query,
+    found: Outcome,
+    candidates: InputCandidates,
+    evaluator: Evaluator,
+    n_bytes: int,
+    indexes: dict[str, LayerIndex],
+    n_candidates: int,
+) -> Result:
+    scores: NDArray[np.float64] | None = found.scores
+    if query.is_filter:
+        scores = candidates.scores_of(found.ids) if scored(query.expression) is not None else None
+    exact, guarantee = found.exact, found.guarantee
+    unfinished = [index for index in indexes.values() if index.n_indexed < index.n_inputs]
+    if unfinished:
+        exact = False
+        index = unfinished[0]
+        guarantee = (
+            f"{guarantee} over the {index.n_indexed:,} inputs indexed so far; the index of {index.key} is not finished "
+            f"({index.n_inputs:,} inputs): run the same index call again to go on"
+        )
+    elif n_candidates < view.n_inputs:
+        guarantee = f"{guarantee} over the {n_candidates:,} indexed inputs; {view.n_inputs - n_candidates:,} later ones are not indexed"
+    tolerance = max(
+        (indexes[leaf.layer].largest_tolerance(leaf.neurons) for leaf in leaves(query.expression) if isinstance(leaf, GroupScore)),
+        default=0.0,
+    )
+    stats = Stats(
+        candidates=found.stats.candidates,
+        settled=found.stats.settled,
+        evaluated=evaluator.inputs_inferred,
+        batches=evaluator.batches,
+        bytes_read=n_bytes,
+        scanned=found.stats.scanned,
+        seconds=dict(found.stats.seconds),
+    )
+    check = _BruteForce(view, query, indexes, n_candidates, candidates.ids)
+    return Result(
+        ids=found.ids,
+        scores=scores,
+        exact=exact,
+        guarantee=guarantee,
+        tolerance=tolerance,
+        stats=stats,
+        query=query.text,
+        context=view.context.with_verification(check),
+    )
+
+
+class _BruteForce:
+    """Answers a query again from every activation, without bounds or search: what `Result.verify` compares with."""
+
+    def __init__(
+        self, view: View, query: Query, indexes: dict[str, LayerIndex], n_candidates: int, ids: NDArray[np.int64] | None
+    ) -> None:
+        self._view = view
+        self._query = query
+        self._indexes = indexes
+        self._ids = np.arange(n_candidates, dtype=np.int64) if ids is None else ids
+
+    def __call__(self, result: Result, sample: int | None) -> Verification:
+        """Compare; with `sample`, the result's own rows and that many other candidates."""
+        ids = self._ids
+        if sample is not None:
+            others = np.setdiff1d(ids, result.ids)
+            rng = np.random.default_rng(0)
+            picked = rng.choice(others, size=min(checked_k(sample, "sample"), len(others)), replace=False)
+            ids = np.union1d(result.ids, picked)
+        values, scores = self._values(ids)
+        query = self._query
+        if query.is_filter:
+            expected = ids[values == 1.0][: query.k]
+            reported = None if scores is None else scores[np.searchsorted(ids, expected)]
+        else:
+            key = np.where(np.isnan(values), np.inf, -values if query.largest else values)
+            order = np.lexsort((ids, key, np.isnan(values)))[: query.k]
+            expected, reported = ids[order], values[order]
+        equal = len(expected) == len(result.ids) and bool((expected == result.ids).all())
+        largest = 0.0
+        if reported is not None and result.scores is not None:
+            own = dict(zip(expected.tolist(), reported.tolist(), strict=True))
+            at = {int(i): v for i, v in zip(ids.tolist(), (values if scores is None else scores).tolist(), strict=True)}
+            for row, score in zip(result.ids.tolist(), result.scores.tolist(), strict=True):
+                truth = own.get(row, at.get(row, np.nan))
+                if np.isnan(score) and (query.is_filter or np.isnan(truth)):
+                    continue
+                difference = 0.0 if score == truth else abs(score - truth)
+                largest = max(largest, np.inf if np.isnan(difference) else difference)
+        if result.tolerance > 0 and not equal and not query.is_filter and largest <= self._score_tolerance():
+            equal = self._equal_within(result, values, ids)
+        return Verification(equal=equal and (largest == 0 or largest <= self._score_tolerance()), n_checked=len(ids), largest_difference=largest)
+
+    def _score_tolerance(self) -> float:
+        """How far a score may lie from the indexed one: the group's tolerances added up."""
+        total = 0.0
+        for leaf in leaves(self._query.expression):
+            if isinstance(leaf, GroupScore):
+                total += len(leaf.neurons) * self._indexes[leaf.layer].largest_tolerance(leaf.neurons)
+        return total
+
+    def _equal_within(self, result: Result, values: NDArray[np.float64], ids: NDArray[np.int64]) -> bool:
+        """Whether no candidate left out beats a returned one by more than the tolerance."""
+        assert result.scores is not None
+        left = values[~np.isin(ids, result.ids)]
+        if not len(left) or not len(result.scores):
+            return True
+        slack = 2 * self._score_tolerance()
+        if self._query.largest:
+            return bool(np.nanmax(left) <= np.nanmin(result.scores) + slack)
+        return bool(np.nanmin(left) >= np.nanmax(result.scores) - slack)
+
+    def _values(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Exact values of the query's expression, NaN for NULL; and of a filter's score."""
+        query = self._query
+        also = scored(query.expression) if query.is_filter else None
+        values = np.empty(len(ids))
+        scores = None if also is None else np.empty(len(ids))
+        neurons = sum(index.info.n_neurons for index in self._indexes.values())
+        step = max(1, _VERIFY_BYTES // (8 * max(1, neurons)))
+        for index in self._indexes.values():
+            if not index.keeps_all and index.source is not None:
+                step = max(step // index.source.build_batch, 1) * index.source.build_batch
+        for begin in range(0, len(ids), step):
+            chunk = ids[begin : begin + step]
+            held: dict[Any, Any] = {}
+            rows = self._rows(chunk)
+            for leaf in leaves(query.expression):
+                if isinstance(leaf, GroupScore):
+                    held[leaf.key] = exact_scores(leaf, np.ascontiguousarray(rows[leaf.layer][:, leaf.neurons].T))
+                elif isinstance(leaf, Column):
+                    held[leaf.key] = take(self._view.column(leaf.name), chunk)
+            values[begin : begin + len(chunk)] = evaluate(query.expression, held, n=len(chunk)).lower
+            if also is not None and scores is not None:
+                scores[begin : begin + len(chunk)] = evaluate(also, held, n=len(chunk)).lower
+        return values, scores
+
+    def _rows(self, ids: NDArray[np.int64]) -> dict[str, NDArray]:
+        """Every activation of the layers for `ids`: evaluated afresh where something is attached, else the kept ones."""
+        rows: dict[str, NDArray] = {}
+        by_source: dict[int, list[LayerIndex]] = {}
+        for index in self._indexes.values():
+            if index.source is None and index.keeps_all:
+                rows[index.key] = np.concatenate(
+                    [segment.rows(ids[where]) for segment, where in index.by_segment(ids)] or [np.empty((0, 1), np.float32)]
+                )
+            else:
+                by_source.setdefault(id(index.require_source(len(ids))), []).append(index)
+        for group in by_source.values():
+            evaluated = group[0].require_source(len(ids)).evaluate([index.layer for index in group], ids)
+            rows.update({index.key: evaluated[index.layer] for index in group})
+        return rows

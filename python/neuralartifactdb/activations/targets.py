@@ -1,0 +1,122 @@
+"""Targets of `nearest`: an id, ids (their mean), a key, a vector, or a new input; as a float64 vector over the group.
+
+Implements design section 7, "A target".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb import _core
+from neuralartifactdb.activations.evaluation import Evaluator
+from neuralartifactdb.activations.index import LayerIndex
+from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+
+__all__ = ["Key", "Target", "key", "resolve_target"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of an input, told apart from an id; made by `nadb.key`."""
+
+    value: int | str
+
+
+def key(value: int | str) -> Key:
+    """An input's key, where a plain integer would be an id.
+
+    >>> key(4017)
+    Key(value=4017)
+
+    Args:
+        value: as in the key column of `set_inputs(..., key=)`.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, str, np.integer)):
+        raise DtypeError(f"a key must be an int or a str, got {value!r} ({type(value).__name__})")
+    return Key(value if isinstance(value, str) else int(value))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target made concrete."""
+
+    values: NDArray[np.float64]
+    #: the dataset's inputs that it was made of
+    ids: NDArray[np.int64]
+
+
+def resolve_target(
+    target: Any, index: LayerIndex, neurons: NDArray[np.int64], evaluator: Evaluator, id_of_key: Callable[[Key], int]
+) -> Target:
+    """The vector that distances are measured from.
+
+    Args:
+        target: integer = id; str or `Key` = key; integers = ids whose mean activation it is; floats = the vector itself.
+        index: the layer.
+        neurons: the group, int64 (g,).
+        evaluator: runs the target's inputs.
+        id_of_key: looks up keys.
+    """
+    if isinstance(target, (bool, np.bool_)):
+        raise DtypeError(f"a target must be an id, a key, ids, or a float vector, got {target!r} (bool)")
+    if isinstance(target, str):
+        target = Key(target)
+    if isinstance(target, Key):
+        target = id_of_key(target)
+    if isinstance(target, (int, np.integer)):
+        ids = np.array([int(target)], dtype=np.int64)
+    else:
+        array = np.asarray(target)
+        if array.dtype.kind == "f" or (array.dtype.kind == "V" and hasattr(target, "float")):
+            return Target(_vector(array, len(neurons)), np.empty(0, dtype=np.int64))
+        if array.dtype.kind not in "iu" or array.ndim != 1:
+            raise DtypeError(
+                f"a target must be an id (int), a key (str or nadb.key(...)), ids, or a float vector of length {len(neurons)}, "
+                f"got {type(target).__name__} (dtype {array.dtype}, shape {array.shape})"
+            )
+        if array.size == 0:
+            raise InvalidValueError("a target of several ids must name at least one, got none")
+        ids = array.astype(np.int64)
+        if len(np.unique(ids)) != len(ids):
+            raise InvalidValueError(f"the ids of a target must be distinct, got {ids.tolist()}")
+    limit = index.n_indexed if index.source is None else max(index.n_indexed, index.source.n_inputs)
+    wrong = np.flatnonzero((ids < 0) | (ids >= limit))
+    if wrong.size:
+        raise IdError(f"a target id must lie in [0, {limit}), got {int(ids[wrong[0]])}")
+    columns = target_columns(index, neurons, ids, evaluator)
+    if len(ids) == 1:
+        return Target(columns[:, 0].astype(np.float64), ids)
+    total = _core.combine_terms(np.ascontiguousarray(columns.T, dtype=np.float64), "sum")
+    return Target(total / len(ids), ids)
+
+
+def target_columns(
+    index: LayerIndex, neurons: NDArray[np.int64], ids: NDArray[np.int64], evaluator: Evaluator
+) -> NDArray:
+    """Exact activations of the target's inputs, (g, n): from the index where it has them all, else by running them."""
+    if index.segments and int(ids.max()) < index.n_indexed:
+        stored = np.empty((len(neurons), len(ids)))
+        settled = True
+        for segment, where in index.by_segment(ids):
+            lower, upper = segment.value_bounds_at(neurons, ids[where])
+            settled = settled and bool((lower == upper).all())
+            stored[:, where] = lower
+            if not settled:
+                break
+        if settled:
+            return stored
+    return evaluator.columns({index.key: (index, neurons)}, ids)[index.key]
+
+
+def _vector(array: NDArray, n_neurons: int) -> NDArray[np.float64]:
+    if array.shape != (n_neurons,):
+        raise InvalidValueError(f"a target vector must have one value per neuron of the group, shape ({n_neurons},), got {array.shape}")
+    wrong = np.flatnonzero(~np.isfinite(array))
+    if wrong.size:
+        raise InvalidValueError(f"a target vector must be finite, got {array[wrong[0]]} at position {int(wrong[0])}")
+    return np.ascontiguousarray(array, dtype=np.float64)

@@ -1,0 +1,149 @@
+"""Attributes of inputs: labels, predictions, file names; columns beside the activations, kept as Parquet.
+
+Implements `set_inputs`, keys and columns of design section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.activations.candidates import Value
+from neuralartifactdb.activations.targets import Key
+from neuralartifactdb.errors import DtypeError, ExtraMissingError, InvalidValueError, UnknownNameError
+from neuralartifactdb.expressions.intervals import Intervals, Texts
+from neuralartifactdb.names import unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Inputs", "as_columns", "check_key"]
+
+
+class Inputs(Mapping[str, NDArray[Any]]):
+    """The attribute columns at one version, `db.inputs`: a mapping from name to array.
+
+    >>> db.inputs["label"] == 4  # doctest: +SKIP
+    array([False,  True, ...])
+
+    Args:
+        columns: 1-D arrays of one length.
+        key: name of the key column, or None.
+    """
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]], key: str | None) -> None:
+        self._columns = dict(columns)
+        self.key = key
+        self._ids_by_key: dict[Any, int] | None = None
+
+    @property
+    def n_inputs(self) -> int:
+        """Length of every column; 0 without columns."""
+        return len(next(iter(self._columns.values()))) if self._columns else 0
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        try:
+            return self._columns[name]
+        except KeyError:
+            hint = "" if self._columns else "; call db.set_inputs({...}) first"
+            raise UnknownNameError(unknown_name("column of the inputs", name, self._columns) + hint) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name}: {values.dtype}" for name, values in self._columns.items())
+        key = f", key={self.key!r}" if self.key else ""
+        return f"Inputs({self.n_inputs:,} inputs{key}, {columns or 'no columns'})"
+
+    def value(self, name: str) -> Value:
+        """A column as an operand of expressions."""
+        values = self[name]
+        if values.dtype.kind in "biuf":
+            return Intervals.points(values)
+        if values.dtype.kind == "O" and all(v is None or isinstance(v, (bool, int, np.integer, np.bool_)) for v in values):
+            null = np.array([v is None for v in values])
+            return Intervals.points(np.array([0 if v is None else v for v in values]), null)
+        return Texts(values)
+
+    def id_of(self, key: Key) -> int:
+        """The input with that key."""
+        if self.key is None:
+            raise UnknownNameError(f"there is no key column to look {key.value!r} up in; call db.set_inputs({{...}}, key='column') first")
+        if self._ids_by_key is None:
+            self._ids_by_key = {value: i for i, value in enumerate(self[self.key].tolist())}
+        try:
+            return self._ids_by_key[key.value]
+        except KeyError:
+            kind = "" if type(key.value) is type(next(iter(self._ids_by_key), None)) else f" (the keys are of type {type(next(iter(self._ids_by_key), None)).__name__})"
+            raise UnknownNameError(unknown_name(f"key in column {self.key!r}", key.value, self._ids_by_key) + kind) from None
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All columns as a DataFrame; row i is input i."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ExtraMissingError(f"to_pandas() needs pandas ({error}); pip install neuralartifactdb[pandas]") from error
+        return pd.DataFrame({name: np.array(values) for name, values in self._columns.items()})
+
+
+def as_columns(data: Any) -> dict[str, NDArray[Any]]:
+    """Columns from a dict of array-likes or a pandas DataFrame, checked to be 1-D and of one length."""
+    if hasattr(data, "columns") and hasattr(data, "to_dict"):  # pandas, without importing it
+        data = {str(name): _from_series(data[name]) for name in data.columns}
+    if not isinstance(data, Mapping):
+        raise DtypeError(f"inputs must be a dict of columns or a pandas DataFrame, got {type(data).__name__}")
+    if not data:
+        raise InvalidValueError("inputs must have at least one column, got none")
+    columns: dict[str, NDArray[Any]] = {}
+    for name, values in data.items():
+        if not isinstance(name, str):
+            raise DtypeError(f"column names must be str, got {name!r} ({type(name).__name__})")
+        if hasattr(values, "detach"):
+            values = values.detach().cpu().numpy()
+        array = values if isinstance(values, np.ndarray) else _from_list(values)
+        if array.ndim != 1:
+            raise InvalidValueError(f"column {name!r} must be 1-D with one value per input, got shape {array.shape}")
+        columns[name] = array
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvalidValueError(f"columns must all have one value per input, got lengths {lengths}")
+    return columns
+
+
+def _from_list(values: Any) -> NDArray[Any]:
+    listed = list(values)
+    if any(v is None or isinstance(v, str) for v in listed):
+        return np.array(listed, dtype=object)
+    return np.array(listed)
+
+
+def _from_series(series: Any) -> NDArray[Any]:
+    """A pandas column; missing values become None or NaN."""
+    if getattr(series.dtype, "kind", "O") in "biuf" and isinstance(series.dtype, np.dtype):
+        return np.asarray(series.to_numpy())
+    values = series.to_numpy(dtype=object, na_value=None)
+    return np.asarray(values, dtype=object)
+
+
+def check_key(columns: Mapping[str, NDArray[Any]], key: str) -> None:
+    """A key column must be there, unique, without NULLs, of ints or text."""
+    if key not in columns:
+        raise UnknownNameError(unknown_name("key column", key, columns))
+    values = columns[key]
+    if values.dtype.kind not in "iuOUT":
+        raise DtypeError(f"key column {key!r} must hold ints or text, got {values.dtype}")
+    listed = values.tolist()
+    seen: dict[Any, int] = {}
+    for position, value in enumerate(listed):
+        if value is None:
+            raise InvalidValueError(f"key column {key!r} must not have NULLs, got one at position {position}")
+        if value in seen:
+            raise InvalidValueError(f"keys must be unique, got {value!r} at positions {seen[value]} and {position} of column {key!r}")
+        seen[value] = position

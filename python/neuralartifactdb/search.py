@@ -1,0 +1,231 @@
+"""The bounded search, driven: blocks of intervals in, waves of candidates to evaluate out, until the answer is certain.
+
+One driver for activations and masks, filter and top-k; the ranking and the stop rule are `_core.BoundedSearch`. A filter is
+the search for truth values of 1 (docs/ARCHITECTURE.md, "One search for every kind of query"). Implements design section 3.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb import _core
+from neuralartifactdb.expressions.intervals import Intervals
+from neuralartifactdb.limits import Limits
+
+__all__ = ["Candidates", "Outcome", "Prediction", "Progress", "SearchStats", "bounded_search"]
+
+Ids = NDArray[np.int64]
+
+#: seconds between two looks at the clock cost nothing; between two progress calls a person needs this much
+_PROGRESS_EVERY_S = 0.1
+
+
+class Candidates(Protocol):
+    """Where candidates come from and what evaluates them."""
+
+    #: evaluations come in multiples of this many
+    unit: int
+    #: at most so many at once
+    max_wave: int
+
+    def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[Ids, Intervals]]:
+        """Ids and intervals of their scores; a source may leave out what `threshold()` beats."""
+        ...
+
+    def refine(self, ids: Ids) -> Intervals:
+        """Tighter intervals, exact where lower == upper."""
+        ...
+
+    def seconds(self, n: int, *, sequential: bool) -> float:
+        """Predicted cost of evaluating `n` candidates, by waves or in one sequential pass."""
+        ...
+
+
+@dataclass
+class SearchStats:
+    """What a search did."""
+
+    candidates: int = 0
+    settled: int = 0
+    evaluated: int = 0
+    waves: int = 0
+    scanned: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running query stands; given to `on_progress` after a wave.
+
+    Attributes:
+        evaluated: candidates evaluated so far.
+        undecided: candidates that may still have to be.
+        seconds: since the query began.
+        ids: int64, the best exact candidates so far.
+        scores: float64, their scores.
+        guarantee: what holds for them now.
+    """
+
+    evaluated: int
+    undecided: int
+    seconds: float
+    ids: Ids
+    scores: NDArray[np.float64]
+    guarantee: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a search expects to do, from the bounds alone."""
+
+    candidates: int
+    settled: int
+    evaluations: int
+    waves: int
+    scan: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A search's answer."""
+
+    ids: Ids
+    scores: NDArray[np.float64]
+    exact: bool
+    guarantee: str
+    stats: SearchStats
+
+
+def bounded_search(
+    candidates: Candidates,
+    *,
+    k: int | None,
+    largest: bool = True,
+    is_filter: bool = False,
+    is_distance: bool = False,
+    limits: Limits | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    predict_only: bool = False,
+) -> Outcome | Prediction:
+    """The k best candidates by (score, id), or those of truth value 1 in the order of ids.
+
+    Args:
+        candidates: the source.
+        k: how many; None for all (of a filter).
+        largest: whether larger scores are better.
+        is_filter: whether scores are truth values, of which only 1 is wanted.
+        is_distance: whether `Limits.theta` is about distances (smaller is better) rather than scores.
+        limits: where to stop early.
+        on_progress: called after a wave, at most ten times a second.
+        predict_only: evaluate nothing, predict instead.
+    """
+    limits = limits or Limits()
+    began = time.perf_counter()
+    stats = SearchStats()
+    theta_on = "none" if is_filter or limits.theta == 1.0 else "distance" if is_distance else "score"
+    search = _core.BoundedSearch(
+        k,
+        largest=largest,
+        floor=1.0 if is_filter else None,
+        theta=1.0 if is_filter else limits.theta,
+        epsilon=0.0 if is_filter else limits.epsilon,
+        theta_on=theta_on,
+    )
+    for ids, intervals in candidates.blocks(lambda: search.threshold):
+        search.offer(ids, intervals.lower, intervals.upper, intervals.may_be_null)
+    stats.seconds["bounds"] = time.perf_counter() - began
+    stats.candidates = search.candidate_count
+    stats.settled = stats.candidates - search.open_count
+    prediction = _predict(search, candidates, stats)
+    if predict_only:
+        return prediction
+    stats.scanned = prediction.scan
+    allowed = limits.max_evaluations
+    last_shown = began
+    cut = ""
+    waves = _scan(search, candidates) if prediction.scan else _waves(search, candidates)
+    for ids in waves:
+        if allowed is not None and stats.evaluated + len(ids) > allowed:
+            room = -(-(allowed - stats.evaluated) // candidates.unit) * candidates.unit
+            if room <= 0:
+                cut = f"stopped by max_evaluations={allowed}"
+                break
+            ids = ids[:room]
+        if limits.timeout_s is not None and time.perf_counter() - began >= limits.timeout_s:
+            cut = f"stopped by timeout_s={limits.timeout_s:g}"
+            break
+        began_wave = time.perf_counter()
+        refined = candidates.refine(ids)
+        search.refine(ids, refined.lower, refined.upper, refined.may_be_null)
+        now = time.perf_counter()
+        stats.seconds["evaluate"] = stats.seconds.get("evaluate", 0.0) + now - began_wave
+        stats.evaluated += len(ids)
+        stats.waves += 1
+        if on_progress is not None and now - last_shown >= _PROGRESS_EVERY_S:
+            last_shown = now
+            best_ids, best_scores = _best(search)
+            text = _guarantee(search, cut="not finished", is_filter=is_filter, limits=limits)[1]
+            on_progress(Progress(stats.evaluated, search.open_count, now - began, best_ids, best_scores, text))
+    exact, guarantee = _guarantee(search, cut=cut, is_filter=is_filter, limits=limits)
+    ids, scores = _best(search)
+    stats.seconds["total"] = time.perf_counter() - began
+    if on_progress is not None:
+        on_progress(Progress(stats.evaluated, search.open_count if cut else 0, stats.seconds["total"], ids, scores, guarantee))
+    return Outcome(ids, scores, exact, guarantee, stats)
+
+
+def _waves(search: _core.BoundedSearch, candidates: Candidates) -> Iterator[Ids]:
+    while len(ids := search.next_wave(candidates.unit, candidates.max_wave)):
+        yield ids
+
+
+def _scan(search: _core.BoundedSearch, candidates: Candidates) -> Iterator[Ids]:
+    ids = np.sort(search.open_ids())
+    for begin in range(0, len(ids), candidates.max_wave):
+        yield ids[begin : begin + candidates.max_wave]
+
+
+def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchStats) -> Prediction:
+    """Evaluations by waves as if every score stood in the middle of its interval, or one pass over everything open."""
+    n_open = search.open_count
+    evaluations, waves = search.plan(candidates.unit, candidates.max_wave) if n_open else (0, 0)
+    by_waves = candidates.seconds(evaluations, sequential=False)
+    by_scan = candidates.seconds(n_open, sequential=True)
+    scan = n_open > candidates.unit and by_scan < by_waves
+    return Prediction(
+        stats.candidates, stats.settled, n_open if scan else evaluations, waves, scan, by_scan if scan else by_waves
+    )
+
+
+def _best(search: _core.BoundedSearch) -> tuple[Ids, NDArray[np.float64]]:
+    ids, scores, is_null = search.result()
+    return ids, np.where(is_null, np.nan, scores) if is_null.any() else scores
+
+
+def _guarantee(search: _core.BoundedSearch, *, cut: str, is_filter: bool, limits: Limits) -> tuple[bool, str]:
+    """Whether the result is certain to be the exact answer, and what holds for it in words."""
+    if not cut and (is_filter or (limits.theta == 1.0 and limits.epsilon == 0.0)):
+        return True, "exact"
+    if is_filter:
+        return False, f"{cut}: every row is right, {search.open_count:,} candidates are undecided"
+    bound, kth = search.peek_bound, search.kth
+    if bound is None:
+        return True, "exact"
+    if kth is None:
+        return False, f"{cut}: fewer rows than asked for, and none is certain to be among the best"
+    if not cut and limits.theta > 1.0:
+        ratio = abs(kth / bound) if search.largest is False and bound else abs(bound / kth) if kth else np.inf
+        if ratio <= 1.0:
+            return True, "exact"
+        held = f"within a factor of {min(ratio, limits.theta):.4g} of any score not returned"
+        return False, f"every returned score is {held}"
+    if not cut:
+        return False, f"no score that was not returned is better than a returned one by more than {abs(bound - kth):.4g}"
+    return False, f"{cut}: no score that was not returned is better than {bound:.6g}, the last one returned is {kth:.6g}"
