@@ -1,7 +1,7 @@
 """Verified blocks in memory, least recently used first out, under a budget in bytes.
 
-One cache per open database. Blocks are immutable `bytes`, so a read of exactly one block hands out the block itself, and a block that is
-evicted while someone still reads it stays alive. Implements the block cache of design section 6.
+One cache per open database. Blocks are immutable `bytes`, so a read of exactly one block hands out the block itself,
+and a block that is evicted while someone still reads it stays alive. Implements the block cache of design section 6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CRC-32 (zlib's, as in gzip and PNG) of the blocks of a stream, computed as the bytes pass.
 
-Every block of every array has one, so that a read of a few kilobytes is verified without reading the rest of the file. Implements the
-checksums of design section 6.
+Every block of every array has one, so that a read of a few kilobytes is verified without reading the rest of the file.
+Implements the checksums of design section 6.
 """
 
 from __future__ import annotations

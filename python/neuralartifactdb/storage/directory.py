@@ -1,7 +1,7 @@
 """A database directory: the path checked, the newest state, readers of segments, and the one way to write.
 
-Opening creates nothing and takes no lock; `write` takes the lock for its duration, clears away what a killed writer left, and commits. Implements the
-modes and the life of files of design section 6.
+Opening creates nothing and takes no lock; `write` takes the lock for its duration, clears away what a killed writer
+left, and commits. Implements the modes and the life of files of design section 6.
 """
 
 from __future__ import annotations
@@ -17,18 +17,12 @@ from collections.abc import Iterator, Sequence
 
 from neuralartifactdb.errors import DtypeError, Error, FormatError, InvalidValueError
 from neuralartifactdb.storage import io
-from neuralartifactdb.storage.arrays import (
-    SEGMENTS_NAME,
-    TEMPORARY_PREFIX,
-    SegmentReader,
-    SegmentRef,
-    SegmentWriter,
-    new_segment_id,
-)
+from neuralartifactdb.storage.arrays import SegmentWriter, new_segment_id
 from neuralartifactdb.storage.cache import BlockCache
 from neuralartifactdb.storage.lock import WriterLock
-from neuralartifactdb.storage.manifest import is_segment_id
+from neuralartifactdb.storage.manifest import SEGMENTS_NAME, TEMPORARY_PREFIX, SegmentRef, is_segment_id
 from neuralartifactdb.storage.mutex import Mutex
+from neuralartifactdb.storage.reader import SegmentReader
 from neuralartifactdb.storage.state import Change, State
 from neuralartifactdb.storage.versions import VERSIONS_NAME, VersionLog
 
@@ -59,7 +53,10 @@ class ReadOnlyDatabaseError(Error, PermissionError):
 
 
 class WriteTransaction:
-    """The time during which one writer holds the lock. Made by `DatabaseDirectory.write`; may commit any number of times."""
+    """The time during which one writer holds the lock; it may commit any number of times.
+
+    Made by `DatabaseDirectory.write`.
+    """
 
     def __init__(self, directory: DatabaseDirectory) -> None:
         self._directory = directory
@@ -81,7 +78,10 @@ class WriteTransaction:
         return self._directory.versions.commit(self.state, changes)
 
     def close(self) -> None:
-        """Remove the segments of this transaction that no version refers to; what cannot be removed is left to the next writer."""
+        """Remove the segments of this transaction that no version refers to.
+
+        What cannot be removed is left to the next writer.
+        """
         if not self._writers:
             return
         try:
@@ -242,16 +242,18 @@ class DatabaseDirectory:
         if VERSIONS_NAME not in names and not _OWN_NAMES.issuperset(names):
             others = sorted(set(names) - _OWN_NAMES)
             raise FormatError(
-                f"{self.path}: got a directory that is not a database (it holds {others[:5]}), expected a database or an empty one"
+                f"{self.path}: got a directory that is not a database (it holds {others[:5]}), "
+                "expected a database or an empty directory"
             )
 
     def _check_versions_not_lost(self) -> None:
-        """Segments without any version are not an empty database: the first version is written before the first segment."""
+        """Segments without any version are no empty database: the first version is written before any segment."""
         with contextlib.suppress(FileNotFoundError):
             segments = [name for name in io.listdir(os.path.join(self.path, SEGMENTS_NAME)) if is_segment_id(name)]
             if segments:
                 raise FormatError(
-                    f"{self.versions.directory}: got no version files beside {len(segments)} segments, expected some: they were lost; restore them"
+                    f"{self.versions.directory}: got no version files beside {len(segments)} segments, expected some: "
+                    "they were lost; restore them from a copy"
                 )
 
     def _prepare(self) -> None:
@@ -290,6 +292,7 @@ class DatabaseDirectory:
                 raise
             raise ReadOnlyDatabaseError(
                 error.errno,
-                f"{os.strerror(error.errno)}: the database cannot be written; open it with mode 'r', or change the permissions",
+                f"{os.strerror(error.errno)}: the database cannot be written; open it with mode 'r', or change the "
+                "permissions",
                 error.filename,
             ) from error

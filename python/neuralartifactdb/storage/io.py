@@ -1,8 +1,8 @@
 """Every call that the package makes to the file system, and nothing else.
 
-One module, so that a test can put a fault before any call (full disk, broken disk, power cut, half a write), so that an object store can be added in
-one place, and so that "all bytes come through one read" holds (design section 6). Reads are `pread` on a small cache of descriptors: no
-shared position, no memory map. Paths are plain strings.
+One module, so that a test can put a fault before any call (full disk, broken disk, power cut, half a write), so that an
+object store can be added in one place, and so that "all bytes come through one read" holds (design section 6). Reads
+are `pread` on a small cache of descriptors: no shared position, no memory map. Paths are plain strings.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class PartialWrite(BaseException):
 
 @contextlib.contextmanager
 def faults(hook: FaultHook) -> Iterator[None]:
-    """Run the body with `hook(operation, path)` before every file system call. For tests; not for several threads at once."""
+    """Run the body with `hook(operation, path)` before every file system call. For tests, in one thread at a time."""
     global fault_hook
     before, fault_hook = fault_hook, hook
     try:
@@ -86,7 +86,7 @@ def faults(hook: FaultHook) -> Iterator[None]:
         fault_hook = before
 
 
-class _call:  # noqa: N801 - reads as a statement: `with _call("fsync", path):`
+class _call:
     """Consult the hook, then run the body; errors of the disk itself say what was being done and where."""
 
     __slots__ = ("operation", "path")
@@ -114,8 +114,10 @@ class _call:  # noqa: N801 - reads as a statement: `with _call("fsync", path):`
             return
         if error.errno in _DISK_ERRNOS:
             advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk"
-            text = f"{os.strerror(error.errno)} (during {self.operation}; {advice} and repeat the call: the last commit is intact)"
-            raise DiskError(error.errno, text, self.path) from error
+            text = (
+                f"{os.strerror(error.errno)} (during {self.operation}; {advice} and repeat the call: the last commit is"
+            )
+            raise DiskError(error.errno, f"{text} intact)", self.path) from error
         if error.filename is None:
             error.filename = self.path
 
@@ -147,7 +149,7 @@ def file_size(path: str) -> int | None:
 
 
 def identity(path: str) -> tuple[int, int, int, int] | None:
-    """What changes when the file is replaced: device, inode, size, time of last write in ns. None if there is no such file."""
+    """What changes when the file is replaced: device, inode, size, ns of its last write. None if there is no file."""
     found = _stat(path)
     return None if found is None else (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -186,7 +188,8 @@ def rename(source: str, target: str) -> None:
 def link_exclusive(source: str, target: str) -> None:
     """Give `source` the name `target` atomically, and take its old name away; FileExistsError if `target` exists.
 
-    A hard link fails when the name is taken. Where the file system has no hard links, a check and a rename do: the caller holds the writer's lock.
+    A hard link fails when the name is taken. Where the file system has no hard links, a check and a rename do: the
+    caller holds the writer's lock.
     """
     with _call("link", target):
         try:
@@ -254,7 +257,7 @@ def scratch_directory() -> Iterator[str]:
 
 
 class FileWriter:
-    """A new file, written at explicit offsets. Nothing is buffered here, so a forked child has nothing to flush twice."""
+    """A new file, written at explicit offsets. Nothing is buffered: a forked child has nothing to flush twice."""
 
     __slots__ = ("_fd", "path")
 
@@ -338,11 +341,11 @@ class _DescriptorCache:
             if descriptor.evicted and descriptor.readers == 0:
                 os.close(descriptor.fd)
 
-    def close_under(self, directory: str) -> None:
-        prefix = os.path.join(directory, "")
+    def close_under(self, path: str) -> None:
+        prefix = os.path.join(path, "")
         with self._mutex:
-            for path in [path for path in self._open if path.startswith(prefix)]:
-                self._evict(path)
+            for opened in [opened for opened in self._open if opened == path or opened.startswith(prefix)]:
+                self._evict(opened)
 
     def drop_after_fork(self) -> None:
         """In a child: forget the parent's descriptors. No thread of the parent lives here to use them."""
@@ -362,9 +365,9 @@ _descriptors = _DescriptorCache(_MAX_DESCRIPTORS)
 os.register_at_fork(after_in_child=_descriptors.drop_after_fork)
 
 
-def close_descriptors(directory: str) -> None:
-    """Close the cached descriptors of files under a directory."""
-    _descriptors.close_under(directory)
+def close_descriptors(path: str) -> None:
+    """Close the cached descriptors of a file, and of files under a directory: the next read opens what is there then."""
+    _descriptors.close_under(path)
 
 
 def read_at(path: str, offset: int, length: int) -> bytes:
@@ -386,7 +389,7 @@ def read_at(path: str, offset: int, length: int) -> bytes:
 
 
 def read_into(path: str, offset: int, target: memoryview) -> int:
-    """Fill `target` (writable bytes) from `offset`; returns the number of bytes read, fewer only where the file ends."""
+    """Fill `target` (writable bytes) from `offset`; returns the bytes read, fewer only where the file ends."""
     descriptor = _descriptors.acquire(path)
     done = 0
     try:
@@ -431,7 +434,10 @@ def create(path: str, data: Buffer) -> None:
 
 
 class LockFile:
-    """A file with a kernel lock on its open description: two handles of one process exclude each other, and the kernel frees it on death."""
+    """A file with a kernel lock on its open description.
+
+    So two handles of one process exclude each other, and the kernel frees it when the last descriptor goes.
+    """
 
     __slots__ = ("_fd", "path")
 

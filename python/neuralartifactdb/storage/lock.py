@@ -1,7 +1,8 @@
 """The writer's lock of a database directory: one writer at a time, readers never wait.
 
-A kernel lock, so it dies with its holder; the file only tells others who that is. A forked child (a data loader's worker) neither holds nor
-releases its parent's lock. Implements "a write takes the lock for its duration" of design section 6.
+A kernel lock, so it dies with its holder; the file only tells others who that is. A forked child (a data loader's
+worker) neither holds nor releases its parent's lock. Implements "a write takes the lock for its duration" of design
+section 6.
 """
 
 from __future__ import annotations
@@ -103,8 +104,9 @@ class WriterLock:
             who = "another process (its details are not readable)"
         directory = os.path.dirname(self.path)
         return (
-            f"the database {directory!r} is being written by {who}; waited {timeout_s:g} s for {self.path!r}. Wait for that writer or end it "
-            "(the lock frees itself when its process dies), or wait longer with nadb.open(..., lock_timeout_s=); reading needs no lock"
+            f"the database {directory!r} is being written by {who}; waited {timeout_s:g} s for {self.path!r}. Wait for "
+            "that writer or end it (the lock frees itself when its process dies), or wait longer with "
+            "nadb.open(..., lock_timeout_s=); reading needs no lock"
         )
 
 

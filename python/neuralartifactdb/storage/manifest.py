@@ -1,7 +1,7 @@
 """What a segment says of itself (`segment.json`), and how a version file refers to it.
 
-The chain of trust: a version file holds the CRC-32 of `segment.json`, that holds the CRC-32 of `checksums.npy`, and that the CRC-32 of every
-block of every array. Implements "immutable segments" of design section 6.
+The chain of trust: a version file holds the CRC-32 of `segment.json`, that holds the CRC-32 of `checksums.npy`, and
+that the CRC-32 of every block of every array. Implements "immutable segments" of design section 6.
 """
 
 from __future__ import annotations
@@ -17,11 +17,25 @@ from neuralartifactdb.storage import npy
 from neuralartifactdb.storage.checksums import n_blocks
 from neuralartifactdb.storage.sealed import JsonBody
 
-__all__ = ["CHECKSUMS_NAME", "FORMAT", "MANIFEST_NAME", "ArrayEntry", "Manifest", "SegmentRef", "check_format"]
+__all__ = [
+    "CHECKSUMS_NAME",
+    "FORMAT",
+    "MANIFEST_NAME",
+    "SEGMENTS_NAME",
+    "TEMPORARY_PREFIX",
+    "ArrayEntry",
+    "Manifest",
+    "SegmentRef",
+    "check_file_name",
+    "check_format",
+    "is_segment_id",
+]
 
 #: Version of the directory's format that this package writes, and the newest that it reads.
 FORMAT = 0
 
+SEGMENTS_NAME = "segments"
+TEMPORARY_PREFIX = "tmp-"
 MANIFEST_NAME = "segment.json"
 CHECKSUMS_NAME = "checksums.npy"
 
@@ -75,7 +89,7 @@ def check_format(body: JsonBody) -> None:
     if found > FORMAT:
         needs = body.value.get("needs")
         raise FormatError(
-            f"{body.path}: got format version {found}, expected at most {FORMAT}: it was written by a newer neuralartifactdb; "
+            f"{body.path}: got format version {found}, expected at most {FORMAT}: a newer neuralartifactdb wrote it; "
             + (f"version {needs} or later reads it" if isinstance(needs, str) else "upgrade the package")
         )
 

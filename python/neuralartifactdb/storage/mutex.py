@@ -1,7 +1,8 @@
 """A mutex that a forked child finds unlocked.
 
-Queries run in threads, and data loaders fork while they do. A `threading.Lock` that some other thread holds at the moment of the fork stays
-locked in the child for ever; this one is renewed there. Implements the "safe under fork" of design section 6.
+Queries run in threads, and data loaders fork while they do. A `threading.Lock` that some other thread holds at the
+moment of the fork stays locked in the child for ever; this one is renewed there. Implements the "safe under fork" of
+design section 6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The header of an `.npy` file, version 1.0: written here with room to spare, and compared byte by byte on reading.
 
-NumPy's own writer chooses the header's length from the shape, which a streaming writer does not know when it starts; this one reserves 128
-bytes. The files are plain `.npy`: `numpy.load` reads them. Implements "arrays are .npy" of design section 6.
+NumPy's own writer chooses the header's length from the shape, which a streaming writer does not know when it starts;
+this one reserves 128 bytes. The files are plain `.npy`: `numpy.load` reads them. Implements "arrays are .npy" of design
+section 6.
 """
 
 from __future__ import annotations

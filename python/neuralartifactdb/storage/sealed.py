@@ -1,8 +1,8 @@
 """Self-checksummed JSON files: version files and the manifests of segments.
 
-`{"crc32":"xxxxxxxx","body":...}` and a newline, where the checksum is that of the body's bytes as they stand in the file. Any JSON parser
-reads it; any changed byte is noticed. Checked readers of JSON values live here too, so that a damaged or hostile file
-ends in a FormatError and nothing else. Implements the "self-checksummed" of design section 6.
+`{"crc32":"xxxxxxxx","body":...}` and a newline, where the checksum is that of the body's bytes as they stand in the
+file. Any JSON parser reads it; any changed byte is noticed. Checked readers of JSON values live here too, so that a
+damaged or hostile file ends in a FormatError and nothing else. Implements the "self-checksummed" of design section 6.
 """
 
 from __future__ import annotations
@@ -50,17 +50,20 @@ def read_sealed(path: str, *, crc: int | None = None) -> tuple[JsonBody, bytes]:
         )
     if len(data) > _LIMIT or not data.endswith(_SUFFIX) or len(data) < _BODY_AT + len(_SUFFIX):
         raise FormatError(
-            f"{path}: at offset {max(len(data) - 2, 0)} got {data[-2:]!r}, expected {_SUFFIX!r}: the file is truncated or damaged"
+            f"{path}: at offset {max(len(data) - 2, 0)} got {data[-2:]!r}, expected {_SUFFIX!r}: "
+            "the file is truncated or damaged"
         )
     text = data[_BODY_AT : -len(_SUFFIX)]
     stored, found = data[len(_PREFIX) : len(_PREFIX) + 8], b"%08x" % crc32(text)
     if stored != found:
         raise FormatError(
-            f"{path}: from offset {_BODY_AT} got CRC-32 {found.decode()}, expected {stored.decode('ascii', 'backslashreplace')}: the file is damaged"
+            f"{path}: from offset {_BODY_AT} got CRC-32 {found.decode()}, "
+            f"expected {stored.decode('ascii', 'backslashreplace')}: the file is damaged"
         )
     if crc is not None and crc32(data) != crc:
         raise FormatError(
-            f"{path}: from offset 0 got CRC-32 {crc32(data):08x}, expected {crc:08x}: it is not the file that was committed"
+            f"{path}: from offset 0 got CRC-32 {crc32(data):08x}, expected {crc:08x}: "
+            "it is not the file that was committed"
         )
     try:
         body = json.loads(text)

@@ -1,7 +1,7 @@
 """What a database holds at one version, and the changes that lead from one version to the next.
 
-A state is a value: applying a change gives a new one and leaves the old as it was, so a snapshot costs nothing. Implements "a version file
-holds its own change and, every 64th, the whole list" of design section 6.
+A state is a value: applying a change gives a new one and leaves the old as it was, so a snapshot costs nothing.
+Implements "a version file holds its own change and, every 64th, the whole list" of design section 6.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class State:
         number: The version's number; 0 before the first write.
         database: "uuid", "created".
         indexes: Activation indexes by key, `name/layer`.
-        inputs: Attribute tables of the inputs: "segments" (list of SegmentRef), "key" (name of the key column or None), "meta".
+        inputs: Attribute tables of the inputs: "segments" (list of SegmentRef), "key" (name of the key column or None),
+            "meta".
         masks: Mask collections by name; empty in format 0.
     """
 
@@ -112,7 +113,7 @@ def _inputs(body: JsonBody) -> dict[str, Any]:
     return {"segments": _segments(body), "key": key, "meta": body.mapping("meta")}
 
 
-# --- changes: one function per "op", each taking the state and the parsed change ---------------------------------------
+# --- changes: one function per "op", each taking the state and the parsed change --------------------------------------
 
 
 def _create_database(state: State, change: JsonBody) -> State:

@@ -1,7 +1,8 @@
 """Attribute tables of inputs as Parquet, written and read by DuckDB, in memory, behind NumPy columns.
 
-DuckDB is the engine only: a private connection, which runs no user text and sees nothing but a scratch directory, turns columns into bytes
-and back; the bytes are stored and checksummed like all others. Needs neither pandas nor pyarrow. Implements "tables Parquet" of design section 6.
+DuckDB is the engine only: a private connection, which runs no user text and sees nothing but a scratch directory, turns
+columns into bytes and back; the bytes are stored and checksummed like all others. Needs neither pandas nor pyarrow.
+Implements "tables Parquet" of design section 6.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ def write_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Columns as the bytes of a Parquet file.
 
     Args:
-        columns: 1-D arrays of equal length by name: integers, floats (float16 is stored as float32), bool, str, masked arrays of these, or object
-            arrays that hold one of these kinds and None. None, masked entries and NaN are NULL.
+        columns: 1-D arrays of equal length by name: integers, floats (float16 is stored as float32), bool, str, masked
+            arrays of these, or object arrays that hold one of these kinds and None. None, masked entries and NaN are
+            NULL.
 
     Raises:
         DtypeError: A column of another type, or of mixed ones.
-        InvalidValueError: No columns, unequal lengths, more than one axis, names that differ in case only, text that is not Unicode.
+        InvalidValueError: No columns, unequal lengths, more than one axis, names that differ in case only, text that is
+            not Unicode.
     """
     prepared: dict[str, tuple[npt.NDArray[Any], str]] = {}
     lengths: dict[str, int] = {}
@@ -79,8 +82,8 @@ def read_table(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
     """The columns of a Parquet file, in its order.
 
     Returns:
-        1-D arrays by name, read-only. With NULLs, floats have NaN there; integers become float64 with NaN if every value fits
-        exactly, else object with None; bool and text are object with None. Text is always object.
+        1-D arrays by name, read-only. With NULLs, floats have NaN there; integers become float64 with NaN if every
+        value fits exactly, else object with None; bool and text are object with None. Text is always object.
 
     Raises:
         FormatError: The bytes are not a Parquet file that DuckDB reads.

@@ -1,11 +1,12 @@
 """The list of versions: `versions/<20 digits>.json`, each created exclusively, the highest one counts.
 
-A version file is complete and durable before it gets its name, so an invalid one is damage, never a crash: like LevelDB with its manifest, and unlike
-LevelDB with its log's tail, damage is an error and never a silent return to an older state, for then an acknowledged commit would be
-lost and its number used twice. Implements the version files of design section 6.
+A version file is complete and durable before it gets its name, so an invalid one is damage, never a crash: like LevelDB
+with its manifest, and unlike LevelDB with its log's tail, damage is an error and never a silent return to an older
+state, for then an acknowledged commit would be lost and its number used twice. Implements the version files of design
+section 6.
 
-Every 64th file (and the first) holds the whole list. Old files are removed from the lowest number up and only below a whole list, so
-"file n exists and file n + 1 does not" means that n is the newest.
+Every 64th file (and the first) holds the whole list. Old files are removed from the lowest number up and only below a
+whole list, so "file n exists and file n + 1 does not" means that n is the newest.
 """
 
 from __future__ import annotations
@@ -99,9 +100,10 @@ class VersionLog:
         return self._load(number, numbers[0], use_newest=False)[0]
 
     def commit(self, state: State, changes: Sequence[Change]) -> State:
-        """Add a version; when this returns it is durable and seen by every new query. The caller holds the writer's lock.
+        """Add a version; on return it is durable and seen by every new query. The caller holds the writer's lock.
 
-        An error may come after the version got its name (the disk fails to sync the directory): then `latest` shows the version all the same.
+        An error may come after the version got its name (the disk fails to sync the directory): then `latest` shows the
+        version all the same.
 
         Args:
             state: The newest state, from `latest`.
@@ -179,7 +181,7 @@ class VersionLog:
         return os.path.join(self.directory, f"{number:020d}.json")
 
     def _load(self, number: int, oldest: int, *, use_newest: bool = True) -> tuple[State, int]:
-        """The state at `number`, and the checksum of its file: changes on top of a known state or of the last whole list."""
+        """The state at `number`, and its file's checksum: changes on top of a known state or the last whole list."""
         bodies: list[tuple[JsonBody, int]] = []
         known = self._newest.number if use_newest and 0 < self._newest.number < number else 0
         state: State | None = None
@@ -201,7 +203,8 @@ class VersionLog:
         for body, own_crc in reversed(bodies):
             if body.integer("previous_crc32") != crc:
                 raise FormatError(
-                    f"{body.path}: got {body.value['previous_crc32']} as the checksum of the version before, expected {crc}"
+                    f"{body.path}: got {body.value['previous_crc32']} as the checksum of the version before, "
+                    f"expected {crc}"
                 )
             state = apply_changes(state, body.integer("version"), body.list_of("changes"), body.path)
             crc = own_crc
@@ -217,8 +220,8 @@ class VersionLog:
             ) from error
         except FormatError as error:
             raise FormatError(
-                f"{error}. Version files are durable before they get their name, so this is damage, not a crash: restore the file from a copy; "
-                f"removing it gives up version {number} and what was committed after it"
+                f"{error}. Version files are durable before they get their name, so this is damage, not a crash: "
+                f"restore the file from a copy; removing it gives up version {number} and what was committed after it"
             ) from error
         check_format(body)
         if body.integer("version", 1) != number:

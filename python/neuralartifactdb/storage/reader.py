@@ -1,0 +1,318 @@
+"""Reads segments: nothing is handed out whose checksum was not verified on its way into memory.
+
+The one `read(file, offset, length)` of design section 6. A query asks for thousands of blocks of about 4 KiB, so what
+is cached is answered under one lock and without copying, and neighbours that are missing come with one system call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuralartifactdb.errors import FormatError, InvalidValueError, UnknownNameError
+from neuralartifactdb.storage import io, npy
+from neuralartifactdb.storage.cache import BlockCache
+from neuralartifactdb.storage.checksums import crc32
+from neuralartifactdb.storage.manifest import (
+    CHECKSUMS_NAME,
+    MANIFEST_NAME,
+    SEGMENTS_NAME,
+    ArrayEntry,
+    Manifest,
+    SegmentRef,
+)
+from neuralartifactdb.storage.sealed import read_sealed
+
+__all__ = ["SegmentReader"]
+
+_RUN_BYTES = 16 << 20  # longest single read into the cache
+_STREAM_BYTES = 1 << 20  # step of a read of everything: the checksums then find the bytes in the processor's cache
+
+
+class _OpenArray:
+    """An array whose file was checked against the manifest."""
+
+    __slots__ = ("base", "block_bytes", "checksums", "entry", "path")
+
+    def __init__(self, entry: ArrayEntry, path: str, base: int, checksums: memoryview) -> None:
+        self.entry = entry
+        self.path = path
+        self.base = base
+        self.block_bytes = entry.block_bytes
+        self.checksums = checksums
+
+
+class SegmentReader:
+    """Reads one segment; nothing is opened before it is asked for. Safe in threads and after a fork.
+
+    Args:
+        db_dir: The database directory.
+        ref: What the version file says of the segment.
+        cache: Where verified blocks are kept.
+
+    Attributes:
+        bytes_read: Bytes read from disk through this reader.
+    """
+
+    def __init__(self, db_dir: str | os.PathLike[str], ref: SegmentRef, cache: BlockCache) -> None:
+        self.ref = ref
+        self.bytes_read = 0
+        self._cache = cache
+        self._directory = os.path.join(os.fspath(db_dir), SEGMENTS_NAME, ref.id)
+        self._manifest: Manifest | None = None
+        self._manifest_nbytes = 0
+        self._checksums: memoryview | None = None
+        self._open: dict[str, _OpenArray] = {}
+
+    @property
+    def kind(self) -> str:
+        """What it is a segment of."""
+        return self.manifest.kind
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The metadata given at commit."""
+        return self.manifest.meta
+
+    @property
+    def arrays(self) -> dict[str, ArrayEntry]:
+        """The arrays by name: dtype, shape, nbytes, block_bytes."""
+        return self.manifest.arrays
+
+    @property
+    def manifest(self) -> Manifest:
+        """The contents of `segment.json`."""
+        if self._manifest is None:
+            path = os.path.join(self._directory, MANIFEST_NAME)
+            try:
+                body, data = read_sealed(path, crc=self.ref.crc)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                raise FormatError(
+                    f"{path}: got no such file, expected the manifest of a segment of {self.ref.nbytes} bytes"
+                ) from error
+            self._count(len(data))
+            self._manifest_nbytes = len(data)
+            self._manifest = Manifest.from_json(body, self.ref.id)
+        return self._manifest
+
+    def read(self, name: str, offset: int, length: int) -> bytes | memoryview:
+        """Bytes of an array's data; zero-copy when they lie in one block.
+
+        Args:
+            name: The array.
+            offset: Position in bytes from the first element.
+            length: Number of bytes.
+
+        Raises:
+            FormatError: The file is damaged, truncated or missing.
+            InvalidValueError: The range does not lie within the array.
+        """
+        return self.read_many(name, ((offset, length),))[0]
+
+    def read_many(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Many reads of one array, as `read`; missing blocks that are neighbours come with one system call.
+
+        Args:
+            name: The array.
+            ranges: (offset, length) in bytes, in any order.
+
+        Returns:
+            One buffer per range, in the order given.
+        """
+        array = self._open.get(name) or self._open_array(name)
+        size, base, cache = array.block_bytes, array.base, self._cache
+        out: list[Any] = []
+        append = out.append
+        missing: list[int] = []
+        with cache.mutex:
+            get, touch = cache.entries.get, cache.entries.move_to_end
+            for offset, length in ranges:
+                number = offset // size
+                block = get(base + number)
+                if block is not None:
+                    if length == len(block) and number * size == offset:
+                        touch(base + number)
+                        append(block)
+                        continue
+                    start = offset - number * size
+                    if 0 <= length <= len(block) - start:
+                        touch(base + number)
+                        append(memoryview(block)[start : start + length])
+                        continue
+                missing.append(len(out))
+                append(None)
+            cache.hits += len(out) - len(missing)
+            cache.misses += len(missing)
+        if missing:
+            self._fill(array, ranges, missing, out)
+        return out
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A whole array, read-only, verified; it does not pass through the cache."""
+        entry = self._entry(name)
+        if entry.dtype is None:
+            raise InvalidValueError(f"{name!r} is a raw file of segment {self.ref.id}: use file({name!r})")
+        return np.frombuffer(self._whole(name), entry.dtype).reshape(entry.shape)
+
+    def file(self, name: str) -> bytes:
+        """A whole raw file, verified."""
+        return bytes(self._whole(name))
+
+    def verify(self) -> int:
+        """Read every byte of the segment against its checksums; returns how many there are."""
+        total = npy.HEADER_BYTES + 4 * len(self._all_checksums()) + self._manifest_nbytes
+        for name, entry in self.arrays.items():
+            total += entry.data_at + len(self._whole(name))
+        if total != self.ref.nbytes:
+            raise FormatError(f"{self._directory}: got {total} bytes in its files, expected {self.ref.nbytes}")
+        return total
+
+    # --- inside ---
+
+    def _whole(self, name: str) -> memoryview:
+        array = self._open.get(name) or self._open_array(name)
+        entry, size = array.entry, array.block_bytes
+        target = memoryview(bytearray(entry.nbytes))
+        step = max(_STREAM_BYTES // size, 1) * size
+        for at in range(0, entry.nbytes, step):
+            part = target[at : at + step]
+            n = io.read_into(array.path, entry.data_at + at, part)
+            self._count(n)
+            if n < part.nbytes:
+                raise self._short(array, at + n)
+            for first in range(at, at + part.nbytes, size):
+                self._check(array, first // size, target[first : min(first + size, entry.nbytes)])
+        return target.toreadonly()
+
+    def _fill(self, array: _OpenArray, ranges: Sequence[tuple[int, int]], missing: list[int], out: list[Any]) -> None:
+        """Answer the ranges that are not wholly in one cached block."""
+        size, nbytes, cache = array.block_bytes, array.entry.nbytes, self._cache
+        wanted: set[int] = set()
+        for i in missing:
+            offset, length = ranges[i]
+            if offset < 0 or length < 0 or offset + length > nbytes:
+                raise InvalidValueError(
+                    f"range {i} of array {array.entry.name!r} must lie in its {nbytes} bytes, "
+                    f"got offset {offset}, length {length}"
+                )
+            if length:
+                wanted.update(range(offset // size, (offset + length - 1) // size + 1))
+        blocks: dict[int, bytes] = {}
+        with cache.mutex:
+            for number in wanted:
+                block = cache.entries.get(array.base + number)
+                if block is not None:
+                    cache.entries.move_to_end(array.base + number)
+                    blocks[number] = block
+        absent = sorted(wanted.difference(blocks))
+        longest = max(_RUN_BYTES // size, 1)
+        begin = 0
+        for i in range(1, len(absent) + 1):
+            if i == len(absent) or absent[i] != absent[i - 1] + 1 or i - begin == longest:
+                self._fetch(array, absent[begin], absent[i - 1] + 1, blocks)
+                begin = i
+        for i in missing:
+            offset, length = ranges[i]
+            first, start = divmod(offset, size)
+            if not length:
+                out[i] = b""
+            elif start + length <= size:
+                block = blocks[first]
+                out[i] = block if length == len(block) else memoryview(block)[start : start + length]
+            else:
+                last = (offset + length - 1) // size
+                parts: list[bytes | memoryview] = [memoryview(blocks[first])[start:]]
+                parts += [blocks[number] for number in range(first + 1, last)]
+                parts.append(memoryview(blocks[last])[: offset + length - last * size])
+                out[i] = b"".join(parts)
+
+    def _fetch(self, array: _OpenArray, first: int, end: int, blocks: dict[int, bytes]) -> None:
+        """Read blocks [first, end) with one call, verify them, and add them to `blocks` and to the cache."""
+        size, entry = array.block_bytes, array.entry
+        at = first * size
+        length = min(end * size, entry.nbytes) - at
+        data = io.read_at(array.path, entry.data_at + at, length)
+        if len(data) < length:
+            self._count(len(data))
+            raise self._short(array, at + len(data))
+        fresh: list[tuple[int, bytes]] = []
+        for number in range(first, end):
+            block = data if end - first == 1 else data[(number - first) * size : (number - first + 1) * size]
+            self._check(array, number, block)
+            blocks[number] = block
+            fresh.append((array.base + number, block))
+        self.bytes_read += length
+        self._cache.put(fresh, length)
+
+    def _check(self, array: _OpenArray, number: int, block: bytes | memoryview) -> None:
+        found = crc32(block)
+        if found != array.checksums[number]:
+            raise FormatError(
+                f"{array.path}: block {number} at offset {array.entry.data_at + number * array.block_bytes} "
+                f"({len(block)} bytes) got CRC-32 {found:08x}, expected {array.checksums[number]:08x}: the file is "
+                "damaged; restore it from a copy or index again"
+            )
+
+    def _short(self, array: _OpenArray, n: int) -> FormatError:
+        at = array.entry.data_at
+        return FormatError(
+            f"{array.path}: at offset {at + n} got the end of the file, expected {at + array.entry.nbytes} bytes: "
+            "it is truncated"
+        )
+
+    def _count(self, n: int) -> None:
+        self.bytes_read += n
+        self._cache.count_read(n)
+
+    def _entry(self, name: str) -> ArrayEntry:
+        try:
+            return self.arrays[name]
+        except KeyError:
+            raise UnknownNameError(
+                f"segment {self.ref.id} has no array {name!r}; it has {sorted(self.arrays)}"
+            ) from None
+
+    def _open_array(self, name: str) -> _OpenArray:
+        """Check the file's size and header against the manifest, and find its checksums."""
+        entry = self._entry(name)
+        path = os.path.join(self._directory, entry.file)
+        expected = entry.data_at + entry.nbytes
+        size = io.file_size(path)
+        if size != expected:
+            raise FormatError(
+                f"{path}: got {'no such file' if size is None else f'{size} bytes'}, expected {expected} bytes "
+                f"for {name!r}"
+            )
+        if entry.data_at:
+            found = io.read_at(path, 0, entry.data_at)
+            self._count(len(found))
+            if found != entry.header():
+                raise FormatError(f"{path}: at offset 0 got the header {found!r}, expected {entry.header()!r}")
+        first = entry.first_checksum
+        checksums = self._all_checksums()[first : first + entry.n_checksums]
+        array = _OpenArray(entry, path, self._cache.file_base(self.ref.id, name), checksums)
+        self._open[name] = array
+        return array
+
+    def _all_checksums(self) -> memoryview:
+        if self._checksums is None:
+            path = os.path.join(self._directory, CHECKSUMS_NAME)
+            n = self.manifest.n_checksums
+            try:
+                data = io.read_file(path, npy.HEADER_BYTES + 4 * n)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                raise FormatError(f"{path}: got no such file, expected {n} checksums") from error
+            self._count(len(data))
+            expected = npy.HEADER_BYTES + 4 * n
+            if len(data) != expected:
+                raise FormatError(f"{path}: got {len(data)} bytes or more, expected {expected} for {n} checksums")
+            if crc32(data) != self.manifest.checksums_crc:
+                raise FormatError(
+                    f"{path}: from offset 0 got CRC-32 {crc32(data):08x}, expected {self.manifest.checksums_crc:08x}"
+                )
+            self._checksums = np.frombuffer(data, "<u4", offset=npy.HEADER_BYTES).astype(np.uint32).data
+        return self._checksums
