@@ -1,0 +1,276 @@
+"""One `index_*` call: plan, compare with what is there, take the lock, build what is missing.
+
+Resume and append are the same thing: inputs that are not indexed yet get segments. Implements design section 4, "Same name
+again", and the fingerprint part of "What exact means".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from neuralartifactdb.activations.budget import (
+    BuildPlan,
+    LayerPlan,
+    Storage,
+    check_appendable,
+    parse_storage,
+    plan_segment,
+    segment_ranges,
+)
+from neuralartifactdb.activations.build import LayerBuild, build_segments
+from neuralartifactdb.activations.segment import ActivationSegment
+from neuralartifactdb.activations.source import Source
+from neuralartifactdb.errors import InvalidValueError, StaleIndexError
+from neuralartifactdb.progress import progress_bar
+from neuralartifactdb.storage.directory import DatabaseDirectory
+from neuralartifactdb.storage.manifest import SegmentRef
+from neuralartifactdb.storage.state import Change, IndexEntry, State
+
+__all__ = ["check_unchanged", "index_source"]
+
+_log = logging.getLogger("neuralartifactdb")
+
+_HASHED_INPUTS = 16
+_PROBED_INPUTS = 8
+_PROBED_NEURONS = 64
+_SEED = 20_211_015
+
+
+def index_source(
+    directory: DatabaseDirectory,
+    source: Source,
+    keys: Mapping[str, str],
+    *,
+    name: str | None,
+    storage: Any,
+    memory_limit: int,
+    overwrite: bool,
+    progress: Any,
+    explain: bool,
+    segment: Callable[[SegmentRef, str], ActivationSegment],
+) -> BuildPlan:
+    """Index the layers of a source, as far as they are not indexed yet.
+
+    Args:
+        directory: the database.
+        source: evaluates the layers.
+        keys: index key -> the layer's name in the source.
+        name: which model, kept in the description.
+        storage: as the user gave it.
+        memory_limit: bytes above model and batch.
+        overwrite: whether an index of something else is replaced.
+        progress: see `progress_bar`.
+        explain: True plans only.
+        segment: opens a segment.
+
+    Returns:
+        What was planned (and, unless `explain`, done).
+    """
+    budgets = parse_storage(storage, {key: source.layers[layer] for key, layer in keys.items()}, source.n_inputs)
+    if explain:
+        return _plan(directory.state(), source, keys, budgets, storage, memory_limit, overwrite, segment)[0]
+    with directory.write() as transaction:
+        plan, pending, firsts = _plan(transaction.state, source, keys, budgets, storage, memory_limit, overwrite, segment)
+        _log.info("%s", plan)
+        changes = _new_indexes(transaction.state, source, pending, name, overwrite, firsts)
+        if changes:
+            transaction.commit(changes)
+        with progress_bar(plan.n_new, "indexing", progress, str(plan)) as advance:
+            for first, builds in _passes(pending, firsts).items():
+                n_neurons = sum(build.info.n_neurons for build in builds)
+                build_segments(
+                    source,
+                    builds,
+                    segment_ranges(first, source.n_inputs, n_neurons, memory_limit),
+                    memory_limit=memory_limit,
+                    seed=_SEED,
+                    new_segment=transaction.new_segment,
+                    commit=lambda refs: _commit(transaction, refs),
+                    on_inputs=advance,
+                )
+    return plan
+
+
+def _commit(transaction: Any, refs: list[tuple[LayerBuild, SegmentRef]]) -> None:
+    transaction.commit([{"op": "add_segment", "index": build.key, "segment": ref} for build, ref in refs])
+
+
+def _passes(pending: list[LayerBuild], firsts: Mapping[str, int]) -> dict[int, list[LayerBuild]]:
+    """Layers that go on at the same input share a pass."""
+    passes: dict[int, list[LayerBuild]] = {}
+    for build in pending:
+        passes.setdefault(firsts[build.key], []).append(build)
+    return passes
+
+
+def _plan(
+    state: State,
+    source: Source,
+    keys: Mapping[str, str],
+    budgets: dict[str, Storage],
+    storage: Any,
+    memory_limit: int,
+    overwrite: bool,
+    segment: Callable[[SegmentRef, str], ActivationSegment],
+) -> tuple[BuildPlan, list[LayerBuild], dict[str, int]]:
+    """What has to be done: the plan to show, the layers to build, and the first input of each."""
+    pending: list[LayerBuild] = []
+    firsts: dict[str, int] = {}
+    for key, layer in keys.items():
+        entry = state.indexes.get(key)
+        budget, first = budgets[key], 0
+        if entry is not None and not overwrite:
+            first = sum(segment(ref, entry.meta["dtype"]).n for ref in entry.segments)
+            _check_same(source, layer, key, entry, first, storage)
+            budget = Storage(**entry.meta["storage"])
+        firsts[key] = first
+        if first < source.n_inputs or entry is None or overwrite:
+            pending.append(LayerBuild(key, layer, source.layers[layer], budget, source.tolerance(layer)))
+    plans = []
+    for first, builds in _passes(pending, firsts).items():
+        n_neurons = sum(build.info.n_neurons for build in builds)
+        ranges = segment_ranges(first, source.n_inputs, n_neurons, memory_limit)
+        for build in builds:
+            segments = tuple(
+                plan_segment(
+                    build.info,
+                    last - begin,
+                    build.storage,
+                    memory_limit=max(1, memory_limit * build.info.n_neurons // n_neurons),
+                    has_tolerance=build.tolerance is not None,
+                )
+                for begin, last in ranges
+            )
+            plan = LayerPlan(build.key, build.info, source.n_inputs - first, segments)
+            used = 0 if build.key not in state.indexes or overwrite else state.indexes[build.key].nbytes
+            check_appendable(build.storage, used, plan.n_bytes, build.key)
+            plans.append(plan)
+    n_new = sum(source.n_inputs - first for first in _passes(pending, firsts))
+    per_input = source.seconds_per_input.get(source.build_batch)
+    seconds = None if per_input is None else per_input * n_new
+    return BuildPlan(tuple(plans), source.n_inputs, n_new, seconds), pending, firsts
+
+
+def _new_indexes(
+    state: State, source: Source, pending: list[LayerBuild], name: str | None, overwrite: bool, firsts: Mapping[str, int]
+) -> list[Change]:
+    """Descriptions of indexes that are new, replaced, or about more inputs than before."""
+    changes: list[Change] = []
+    for build in pending:
+        entry = state.indexes.get(build.key)
+        if entry is not None and not overwrite and firsts[build.key] >= source.n_inputs:
+            continue
+        if entry is not None and not overwrite:
+            meta = {**entry.meta, "n_inputs": source.n_inputs}
+            if firsts[build.key] == int(entry.meta["n_inputs"]):  # an append: the samples must cover the new inputs too
+                meta["samples"] = _samples(source, build)
+            changes.append({"op": "set_index_meta", "index": build.key, "meta": meta})
+            continue
+        meta = {
+            "layer": build.layer,
+            "name": name,
+            "shape": list(build.info.shape),
+            "dtype": build.info.dtype,
+            "storage": build.storage.to_json(),
+            "n_inputs": source.n_inputs,
+            "fingerprint": source.fingerprint(build.layer),
+            "samples": _samples(source, build),
+        }
+        op = "create_index" if entry is None else "replace_index"
+        changes.append({"op": op, "index": build.key, "meta": meta} | ({} if entry is None else {"segments": []}))
+    return changes
+
+
+def _samples(source: Source, build: LayerBuild) -> dict[str, Any]:
+    """Hashes of sampled inputs, and activations of a few of them, by which a later process knows the source again."""
+    if source.n_inputs == 0:
+        return {"ids": [], "hashes": [], "probes": {"ids": [], "neurons": [], "values": []}}
+    rng = np.random.default_rng([_SEED, source.n_inputs])
+    ids = np.unique(np.append(rng.choice(source.n_inputs, size=min(_HASHED_INPUTS, source.n_inputs), replace=False), 0))
+    hashes = source.input_hashes(ids.tolist())
+    if source.input_hashes(ids.tolist()) != hashes:
+        raise InvalidValueError(
+            "two reads of the same input must be equal, and were not: the dataset augments at random or reads a changing file; "
+            "index the dataset without augmentation"
+        )
+    n_neurons = build.info.n_neurons
+    neurons = np.unique(np.linspace(0, n_neurons - 1, min(_PROBED_NEURONS, n_neurons)).astype(np.int64))
+    probes = ids[:_PROBED_INPUTS].astype(np.int64)
+    values = source.evaluate([build.layer], probes)[build.layer][:, neurons]
+    return {
+        "ids": ids.tolist(),
+        "hashes": hashes,
+        "probes": {"ids": probes.tolist(), "neurons": neurons.tolist(), "values": [[float(v) for v in row] for row in values]},
+    }
+
+
+def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_indexed: int, storage: Any) -> None:
+    """The index of that key must be about this source, with its inputs as a prefix; else ValueError naming overwrite=True."""
+    try:
+        check_unchanged(source, layer, key, entry.meta, n_indexed)
+    except StaleIndexError as error:
+        raise InvalidValueError(
+            f"{key!r} is already indexed, from something else: {error}; overwrite=True replaces it, another name= keeps both"
+        ) from error
+    budget = Storage(**entry.meta["storage"])
+    asked = parse_storage(storage, {key: source.layers[layer]}, int(entry.meta["n_inputs"]))[key]
+    if not (isinstance(storage, str) and storage == "auto") and asked.fraction != budget.fraction and budget.n_bytes is None:
+        raise InvalidValueError(
+            f"{key!r} is already indexed with storage={'all' if budget.fraction is None else budget.fraction!r}, "
+            f"got storage={storage!r}; leave storage= as it was to go on, or overwrite=True to index again"
+        )
+
+
+def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any], n_indexed: int) -> None:
+    """Compare a source with what was indexed: description, sampled inputs, probe activations.
+
+    Raises:
+        StaleIndexError: it is another model, dataset, array or function; says what differs.
+    """
+    info = source.layers[layer]
+    differences = []
+    if list(info.shape) != list(meta["shape"]) or info.dtype != meta["dtype"]:
+        differences.append(f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and {info.dtype} now")
+    if source.n_inputs < n_indexed:
+        differences.append(f"{n_indexed:,} inputs are indexed, there are {source.n_inputs:,} now")
+    stored, current = meta["fingerprint"], source.fingerprint(layer)
+    compare = getattr(source, "compare_fingerprints", None) or _compare
+    differences += compare(stored, current)
+    samples = meta["samples"]
+    ids = [i for i in samples["ids"] if i < source.n_inputs]
+    if not differences and ids:
+        hashes = dict(zip(samples["ids"], samples["hashes"], strict=True))
+        changed = [i for i, h in zip(ids, source.input_hashes(ids), strict=True) if hashes[i] != h]
+        if changed:
+            differences.append(f"the dataset: input {changed[0]} is not the one that was indexed ({len(changed)} of {len(ids)} sampled inputs differ)")
+    if not differences:
+        differences += _probe_differences(source, layer, samples["probes"])
+    if differences:
+        raise StaleIndexError(f"what is attached to {key} is not what was indexed: " + "; ".join(differences))
+
+
+def _compare(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    return [f"{name} was {stored.get(name)!r}, is {current.get(name)!r}" for name in sorted({*stored, *current}) if stored.get(name) != current.get(name)]
+
+
+def _probe_differences(source: Source, layer: str, probes: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the probe inputs' activations; a deviation within the tolerance is not."""
+    ids = np.array([i for i in probes["ids"] if i < source.n_inputs], dtype=np.int64)
+    if not len(ids):
+        return []
+    neurons = np.array(probes["neurons"], dtype=np.int64)
+    expected = np.array(probes["values"], dtype=np.float64)[: len(ids)]
+    values = source.evaluate([layer], ids)[layer][:, neurons].astype(np.float64)
+    tolerance = source.tolerance(layer)
+    allowed = np.zeros(len(neurons)) if tolerance is None else tolerance[neurons]
+    scale = np.maximum(np.abs(expected).max(axis=0), np.finfo(np.float32).tiny)
+    off = np.abs(values - expected)
+    wrong = ~(off <= np.maximum(allowed, 0.01 * scale))
+    if not wrong.any():
+        return []
+    i, j = np.argwhere(wrong)[0].tolist()
+    return [f"the model: input {int(ids[i])}, neuron {int(neurons[j])} of {layer} was {expected[i, j]!r}, is {values[i, j]!r}"]

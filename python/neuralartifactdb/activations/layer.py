@@ -1,0 +1,422 @@
+"""A layer of the database: what users ask. `db.activations["layer3"]` is one.
+
+Public names of design section 7; every query goes through `query.run_query`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.activations.evaluation import Evaluator
+from neuralartifactdb.activations.index import LayerIndex
+from neuralartifactdb.activations.neurons import flat_neurons
+from neuralartifactdb.activations.query import Options, Query, View, checked_k, run_query
+from neuralartifactdb.activations.scores import METRICS, SCORES, GroupScore, checked_weights
+from neuralartifactdb.activations.targets import Target, resolve_target
+from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+from neuralartifactdb.expressions.tree import Expression
+from neuralartifactdb.quantities import format_bytes
+
+if TYPE_CHECKING:
+    from neuralartifactdb.activations.targets import Key
+    from neuralartifactdb.limits import Limits
+    from neuralartifactdb.results import Plan, Result
+    from neuralartifactdb.search import Progress
+
+__all__ = ["Layer"]
+
+OnProgress = Callable[["Progress"], object]
+
+
+class LayerView(View, Protocol):
+    """What a layer needs of the database besides what a query does."""
+
+    def id_of_key(self, key: Key) -> int:
+        """The input with that key."""
+        ...
+
+
+class Layer:
+    """The activations of one layer over the inputs of a database.
+
+    Args:
+        key: of the index, `name/layer`.
+        view: gives the database at its newest version.
+    """
+
+    def __init__(self, key: str, view: Callable[[], LayerView]) -> None:
+        self._key = key
+        self._view = view
+
+    # ---- facts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Key of the index: `name/layer`, or the layer's name alone."""
+        return self._key
+
+    @property
+    def _index(self) -> LayerIndex:
+        return self._view().index(self._key)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the layer's output for one input, without the batch axis."""
+        return self._index.info.shape
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype in which activations are stored."""
+        return self._index.info.dtype
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons."""
+        return self._index.info.n_neurons
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the dataset when it was last built."""
+        return self._index.n_inputs
+
+    @property
+    def n_indexed(self) -> int:
+        """Inputs that are indexed; fewer than `n_inputs` while a build is unfinished."""
+        return self._index.n_indexed
+
+    @property
+    def bits(self) -> int:
+        """Bits per activation; 0 where every activation is kept."""
+        return max((segment.bits for segment in self._index.segments), default=0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return self._index.n_bytes
+
+    @property
+    def storage(self) -> str | float:
+        """`"all"` where every activation is kept, else the fraction of 4 bytes x inputs x neurons that may be used."""
+        fraction = self._index.storage.fraction
+        return "all" if fraction is None else fraction
+
+    @property
+    def attached(self) -> bool:
+        """Whether something that evaluates inputs is attached."""
+        return self._index.source is not None
+
+    def __repr__(self) -> str:
+        index = self._index
+        full = 4 * index.n_indexed * index.info.n_neurons
+        share = f", {index.n_bytes / full:.1%} of float32" if full else ""
+        kept = "every activation" if index.keeps_all else f"{self.bits} bits per activation"
+        part = "" if index.n_indexed == index.n_inputs else f"\n  unfinished: {index.n_indexed:,} of {index.n_inputs:,} inputs; run the index call again"
+        attached = "" if index.source is not None or index.keeps_all else "\n  nothing attached: queries that need the model will say how to attach it"
+        return (
+            f"Layer({self._key!r}: shape {index.info.shape}, {index.info.dtype}, {index.n_indexed:,} inputs)\n"
+            f"  {format_bytes(index.n_bytes)} on disk{share}; keeps {kept}{part}{attached}"
+        )
+
+    # ---- expressions -----------------------------------------------------------------------------------------------
+
+    def __getitem__(self, neuron: Any) -> GroupScore:
+        """One neuron as an expression: `layer[3] > 2.0`, `layer[7, 1, 2] - layer[3]`."""
+        flat = flat_neurons(neuron, self.shape, self._key)
+        if len(flat) != 1:
+            raise DtypeError(
+                f"layer[...] is one neuron, got a group of {len(flat)}; for a group use layer.score(neurons), layer.highest or layer.nearest"
+            )
+        text = f"{int(neuron)}" if isinstance(neuron, (int, np.integer)) else ", ".join(str(int(c)) for c in np.atleast_1d(neuron))
+        return GroupScore(self._key, flat, "sum", text=f"{self._source}[{text}]", database_token=self._view().token)
+
+    __iter__ = None  # a layer is not a sequence, though it can be indexed
+
+    def score(self, neurons: Any, score: str = "sum", *, weights: Any = None) -> GroupScore:
+        """The score that `highest` ranks by, as an expression.
+
+        Args:
+            neurons: a group, see `highest`.
+            score: "sum", "mean", "min", "max" or "l2".
+            weights: float (g,), signed; only with "sum".
+        """
+        flat = flat_neurons(neurons, self.shape, self._key)
+        if score not in SCORES:
+            raise InvalidValueError(f"score must be one of {', '.join(map(repr, SCORES))}, got {score!r}")
+        if weights is not None and score != "sum":
+            raise InvalidValueError(f'weights go with score="sum" only, got score={score!r}')
+        checked = checked_weights(weights, len(flat), signed=True)
+        extra = ("" if score == "sum" else f", {score!r}") + ("" if weights is None else ", weights=...")
+        text = f"{self._source}.score({_shown(neurons)}{extra})"
+        return GroupScore(self._key, flat, score, weights=checked, text=text, database_token=self._view().token)
+
+    def distance(self, target: Any, neurons: Any = None, metric: str = "l2", *, weights: Any = None) -> GroupScore:
+        """The distance that `nearest` ranks by, as an expression. A target of ids is evaluated now.
+
+        Args:
+            target: see `nearest`.
+            neurons: a group, see `highest`.
+            metric: "l1", "l2" (the root), "linf" or "cosine".
+            weights: float (g,), not negative; not with "cosine".
+        """
+        return self._distance(self._view(), target, neurons, metric, weights, Evaluator())[0]
+
+    def _distance(
+        self, view: LayerView, target: Any, neurons: Any, metric: str, weights: Any, evaluator: Evaluator
+    ) -> tuple[GroupScore, Target]:
+        index = view.index(self._key)
+        flat = flat_neurons(neurons, index.info.shape, self._key)
+        if metric not in METRICS:
+            raise InvalidValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
+        if weights is not None and metric == "cosine":
+            raise InvalidValueError('weights do not go with metric="cosine"; scale the target yourself and use "l2"')
+        checked = checked_weights(weights, len(flat), signed=False)
+        found = resolve_target(target, index, flat, evaluator, view.id_of_key)
+        extra = ("" if metric == "l2" else f", {metric!r}") + ("" if weights is None else ", weights=...")
+        text = f"{self._source}.distance({_shown(target)}, {_shown(neurons)}{extra})"
+        leaf = GroupScore(
+            self._key, flat, metric, target=found.values, weights=checked, text=text, database_token=view.token
+        )
+        return leaf, found
+
+    @property
+    def _source(self) -> str:
+        return f"db.activations[{self._key!r}]"
+
+    # ---- queries ---------------------------------------------------------------------------------------------------
+
+    def highest(
+        self,
+        neurons: Any,
+        k: int = 20,
+        *,
+        score: str = "sum",
+        weights: Any = None,
+        largest: bool = True,
+        where: Any = None,
+        limits: Limits | None = None,
+        on_progress: OnProgress | None = None,
+        explain: bool = False,
+    ) -> Result | Plan:
+        """The k inputs that most (or least) excite a group of neurons, exactly.
+
+        Args:
+            neurons: the group: an int (flat index), one coordinate tuple, a list or array of these, a slice, a bool array of
+                the layer's shape, or None for the whole layer.
+            k: how many; more than there are gives all.
+            score: "sum", "mean", "min", "max" or "l2" (the root of the sum of squares) of the group's activations.
+            weights: float (g,), signed, one per neuron; only with "sum".
+            largest: False for the smallest scores.
+            where: only these inputs: a bool array, ids, a callable of ids, a Result.
+            limits: stop short of the exact answer; see `nadb.Limits`.
+            on_progress: called with a `nadb.Progress` while the query runs.
+            explain: True returns the `Plan` and evaluates nothing.
+
+        Returns:
+            Result: best first; equal scores by id.
+
+        Raises:
+            IndexError, ValueError, TypeError: a bad group, k, score or weights.
+            NotAttachedError: inputs must be evaluated, and nothing is attached.
+            StaleIndexError: the attached model is not the one that was indexed.
+
+        Example:
+            >>> layer.highest([3, (7, 1, 2)], k=20, where=db.inputs["label"] == 4)  # doctest: +SKIP
+        """
+        leaf = self.score(neurons, score, weights=weights)
+        extra = [f"k={checked_k(k)}"]
+        extra += [f"score={score!r}"] if score != "sum" else []
+        extra += ["weights=..."] if weights is not None else []
+        extra += [] if largest else ["largest=False"]
+        extra += ["where=..."] if where is not None else []
+        text = f"{self._source}.highest({_shown(neurons)}, {', '.join(extra)})"
+        query = Query(leaf, text, k=checked_k(k), largest=bool(largest))
+        return run_query(self._view(), query, Options(where, limits, on_progress, explain))
+
+    def nearest(
+        self,
+        target: Any,
+        neurons: Any = None,
+        k: int = 20,
+        *,
+        metric: str = "l2",
+        weights: Any = None,
+        include_target: bool = True,
+        where: Any = None,
+        limits: Limits | None = None,
+        on_progress: OnProgress | None = None,
+        explain: bool = False,
+    ) -> Result | Plan:
+        """The k inputs that look most alike to a target, as a group of neurons sees them, exactly.
+
+        Args:
+            target: an int = input id; a str = key (`nadb.key(v)` for integer keys); ints = ids whose mean activation is the
+                target; floats (g,) = the vector itself; `nadb.new_input(x)` = an input that is not in the dataset.
+            neurons: the group, as for `highest`.
+            k: how many; more than there are gives all.
+            metric: "l1", "l2" (the root), "linf" or "cosine" (1 - cosine similarity; NULL where a norm is 0).
+            weights: float (g,), not negative; not with "cosine".
+            include_target: False leaves the target's own ids out.
+            where: as for `highest`.
+            limits: as for `highest`; `theta` bounds how far the returned distances may be from the best.
+            on_progress: as for `highest`.
+            explain: True returns the `Plan`; the target itself is evaluated if the index does not know it.
+
+        Returns:
+            Result: nearest first; equal distances by id.
+
+        Raises:
+            As `highest`; KeyError for an unknown key.
+        """
+        evaluator = Evaluator()
+        view = self._view()
+        count = checked_k(k)
+        leaf, found = self._distance(view, target, neurons, metric, weights, evaluator)
+        extra = [f"k={count}"]
+        extra += [f"metric={metric!r}"] if metric != "l2" else []
+        extra += ["weights=..."] if weights is not None else []
+        extra += [] if include_target else ["include_target=False"]
+        extra += ["where=..."] if where is not None else []
+        text = f"{self._source}.nearest({_shown(target)}, {_shown(neurons)}, {', '.join(extra)})"
+        exclude = None if include_target else found.ids
+        query = Query(leaf, text, k=count, largest=False, is_distance=True, exclude=exclude)
+        return run_query(view, query, Options(where, limits, on_progress, explain), evaluator)
+
+    def filter(
+        self,
+        condition: Expression,
+        *,
+        where: Any = None,
+        limit: int | None = None,
+        limits: Limits | None = None,
+        on_progress: OnProgress | None = None,
+        explain: bool = False,
+    ) -> Result | Plan:
+        """The inputs for which a condition holds, ids ascending.
+
+        Args:
+            condition: such as `layer[3] > 2.0` or `(layer[3] > 2) & (nadb.column("label") == 4)`.
+            where: as for `highest`.
+            limit: the first so many only.
+            limits: as for `highest`.
+            on_progress: as for `highest`.
+            explain: True returns the `Plan`.
+        """
+        return filter_inputs(self._view(), f"{self._source}.filter", condition, limit, Options(where, limits, on_progress, explain))
+
+    def top_k(
+        self,
+        expression: Expression,
+        k: int = 20,
+        *,
+        largest: bool = True,
+        where: Any = None,
+        limits: Limits | None = None,
+        on_progress: OnProgress | None = None,
+        explain: bool = False,
+    ) -> Result | Plan:
+        """The k inputs with the largest (or smallest) value of an expression.
+
+        Args:
+            expression: such as `layer[3] - 2 * layer[7]`, `layer.score([1, 2], "max") / layer[0]`.
+            k: how many.
+            largest: False for the smallest values.
+            where: as for `highest`.
+            limits: as for `highest`.
+            on_progress: as for `highest`.
+            explain: True returns the `Plan`.
+        """
+        return top_k_inputs(self._view(), f"{self._source}.top_k", expression, k, largest, Options(where, limits, on_progress, explain))
+
+    # ---- values ----------------------------------------------------------------------------------------------------
+
+    def values(self, ids: Any, neurons: Any = None) -> NDArray:
+        """Exact activations of inputs.
+
+        Args:
+            ids: an int or ints (n,).
+            neurons: the group, as for `highest`.
+
+        Returns:
+            (n, g), or (g,) for one id; float32, float64 for a float64 layer.
+
+        Raises:
+            IndexError: an id out of range. NotAttachedError: they are not kept, and nothing is attached.
+        """
+        index = self._index
+        flat = flat_neurons(neurons, index.info.shape, self._key)
+        wanted, single = _checked_ids(ids, index)
+        columns = Evaluator().columns({self._key: (index, flat)}, wanted)[self._key]
+        rows = np.ascontiguousarray(columns.T)
+        return rows[0] if single else rows
+
+    def top_neurons(self, ids: Any, k: int = 10, *, by: str = "activation") -> NDArray[np.int64]:
+        """The neurons that an input excites most; of several inputs, those they share.
+
+        Args:
+            ids: an int or ints (n,). For several, a neuron counts with the least of its values over them.
+            k: how many; more than there are gives all.
+            by: "activation", or "percentile": the share of the indexed inputs whose activation certainly lies lower. It is as
+                fine as the partitions of the index: inputs in the same partition do not count.
+
+        Returns:
+            int64 flat indices, most active first; ties by index.
+        """
+        index = self._index
+        count = checked_k(k)
+        if by not in ("activation", "percentile"):
+            raise InvalidValueError(f"by must be 'activation' or 'percentile', got {by!r}")
+        wanted, _ = _checked_ids(ids, index)
+        everything = np.arange(index.info.n_neurons, dtype=np.int64)
+        columns = Evaluator().columns({self._key: (index, everything)}, wanted)[self._key].astype(np.float64)
+        if by == "percentile":
+            columns = np.stack(
+                [sum(segment.count_below(everything, column) for segment in index.segments) for column in columns.T], axis=1
+            ).astype(np.float64)
+        strength = columns.min(axis=1)
+        return np.lexsort((everything, -strength))[:count].astype(np.int64)
+
+
+def filter_inputs(view: View, call: str, condition: Any, limit: int | None, options: Options) -> Result | Plan:
+    """`filter` of a layer or a database."""
+    if not isinstance(condition, Expression) or not condition.is_condition:
+        raise DtypeError(f"filter needs a condition such as layer[3] > 2.0, got {_shown(condition)}")
+    count = None if limit is None else checked_k(limit, "limit")
+    text = f"{call}({condition!r}{'' if limit is None else f', limit={count}'}{'' if options.where is None else ', where=...'})"
+    return run_query(view, Query(condition, text, k=count, is_filter=True), options)
+
+
+def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, options: Options) -> Result | Plan:
+    """`top_k` of a layer or a database."""
+    if not isinstance(expression, Expression) or "number" not in expression.kinds:
+        raise DtypeError(f"top_k needs an expression such as layer[3] - layer[7], got {_shown(expression)}")
+    count = checked_k(k)
+    extra = ("" if largest else ", largest=False") + ("" if options.where is None else ", where=...")
+    return run_query(view, Query(expression, f"{call}({expression!r}, k={count}{extra})", k=count, largest=bool(largest)), options)
+
+
+def _checked_ids(ids: Any, index: LayerIndex) -> tuple[NDArray[np.int64], bool]:
+    single = isinstance(ids, (int, np.integer)) and not isinstance(ids, bool)
+    array = np.atleast_1d(np.asarray(ids))
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DtypeError(f"ids must be an int or a list of ints, got {_shown(ids)}")
+    if array.size == 0:
+        raise InvalidValueError("ids must name at least one input, got none")
+    wanted = array.astype(np.int64)
+    limit = index.n_indexed if index.source is None else max(index.n_indexed, index.source.n_inputs)
+    wrong = np.flatnonzero((wanted < 0) | (wanted >= limit))
+    if wrong.size:
+        raise IdError(f"ids must lie in [0, {limit}), got {int(wanted[wrong[0]])} at position {int(wrong[0])}")
+    return wanted, single
+
+
+def _shown(value: Any) -> str:
+    """A short valid source of an argument, or `...`."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist() if value.size <= 12 else None
+        return "..." if value is None else repr(value)
+    text = repr(value)
+    return text if len(text) <= 80 else "..."

@@ -1,0 +1,48 @@
+"""Progress of long work: a bar on terminals and in notebooks, a callable, or nothing.
+
+Implements design section 7, "Progress is tqdm.auto".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from neuralartifactdb.errors import DtypeError
+
+__all__ = ["progress_bar"]
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, what: str, progress: Any, headline: str = "") -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of steps just done.
+
+    Args:
+        total: steps in all.
+        what: shown before the bar.
+        progress: None shows a bar where somebody can see it (a terminal, a notebook), True always, False never; a callable
+            gets (done, total).
+        headline: shown above the bar, where there is one.
+    """
+    if callable(progress):
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            progress(done, total)
+
+        yield advance
+        return
+    if progress not in (None, True, False):
+        raise DtypeError(f"progress must be None, True, False or a callable of (done, total), got {progress!r}")
+    if progress is False or total == 0:
+        yield lambda n: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=what, unit=" inputs", disable=None if progress is None else False) as bar:
+        if headline and not bar.disable:
+            bar.write(headline)
+        yield bar.update
