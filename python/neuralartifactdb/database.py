@@ -300,10 +300,11 @@ class Database:
             KeyError: an unknown layer (shows near names). ValueError: the layer cannot be captured as asked (says which
             argument helps), an activation is NaN, or an index of that key holds something else.
         """
-        from neuralartifactdb.capture import Capture, open_model
+        from neuralartifactdb.capture import Capture, ModelSource
 
         options = Capture() if capture is None else capture
-        source = open_model(model, dataset, layers, options)
+        source = ModelSource.open(model, dataset, layers, options, indexed=self._build_shape(name))
+        source.calibrate()
         prefix = _checked_name(name)
         keys = {prefix + layer: layer for layer in source.layers}
         return self._index(source, keys, storage, options.memory_limit, overwrite, progress, explain, name)
@@ -362,19 +363,27 @@ class Database:
             StaleIndexError: the model or the dataset is not the one that was indexed; says what differs.
             KeyError: no index of that name.
         """
-        from neuralartifactdb.capture import open_model
+        from neuralartifactdb.capture import ModelSource
 
         prefix = _checked_name(name)
         state = self._directory.state()
         keys = {
             key: str(entry.meta["layer"])
             for key, entry in state.indexes.items()
-            if entry.meta.get("name") == name and entry.meta["fingerprint"].get("kind", "model") == "model"
+            if entry.meta.get("name") == name and entry.meta["kind"] == "model"
         }
         if not keys:
             raise UnknownNameError(unknown_name("index of a model named", prefix.rstrip("/") or None, state.indexes))
-        source = open_model(model, dataset, list(keys.values()), capture, stored=[state.indexes[key].meta for key in keys])
+        source = ModelSource.open(model, dataset, list(keys.values()), capture, indexed=self._build_shape(name))
+        source.calibrate()
         return self._attach_checked(source, keys)
+
+    def _build_shape(self, name: str | None) -> dict[str, Any] | None:
+        """The fingerprint of an index of that model, whose batch shape a source takes over; None if there is none."""
+        for entry in self._directory.state().indexes.values():
+            if entry.meta["kind"] == "model" and entry.meta.get("name") == name:
+                return dict(entry.meta["fingerprint"])
+        return None
 
     def attach_array(self, name: str, array: Any) -> Layer:
         """Attach the array (or `.npy` file) that was indexed under `name`; checks that it is the same."""

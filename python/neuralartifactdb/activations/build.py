@@ -19,7 +19,8 @@ from neuralartifactdb.activations.budget import SegmentPlan, Storage, plan_segme
 from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, itemsize, narrow
 from neuralartifactdb.activations.source import LayerInfo, Source, Values
 from neuralartifactdb.errors import InvalidValueError
-from neuralartifactdb.storage.arrays import ArrayWriter, SegmentRef, SegmentWriter
+from neuralartifactdb.storage.arrays import ArrayWriter, SegmentWriter
+from neuralartifactdb.storage.manifest import SegmentRef
 
 __all__ = ["LayerBuild", "build_segments"]
 

@@ -34,7 +34,6 @@ __all__ = ["check_unchanged", "index_source"]
 
 _log = logging.getLogger("neuralartifactdb")
 
-_HASHED_INPUTS = 16
 _PROBED_INPUTS = 8
 _PROBED_NEURONS = 64
 _SEED = 20_211_015
@@ -166,11 +165,14 @@ def _new_indexes(
             continue
         if entry is not None and not overwrite:
             meta = {**entry.meta, "n_inputs": source.n_inputs}
-            if firsts[build.key] == int(entry.meta["n_inputs"]):  # an append: the samples must cover the new inputs too
-                meta["samples"] = _samples(source, build)
+            if source.n_inputs > int(entry.meta["n_inputs"]):  # the sampled inputs must cover the new ones too
+                meta["fingerprint"] = source.fingerprint(build.layer)
+            if meta == entry.meta:
+                continue
             changes.append({"op": "set_index_meta", "index": build.key, "meta": meta})
             continue
         meta = {
+            "kind": source.kind,
             "layer": build.layer,
             "name": name,
             "shape": list(build.info.shape),
@@ -178,34 +180,21 @@ def _new_indexes(
             "storage": build.storage.to_json(),
             "n_inputs": source.n_inputs,
             "fingerprint": source.fingerprint(build.layer),
-            "samples": _samples(source, build),
+            "probes": _probes(source, build),
         }
         op = "create_index" if entry is None else "replace_index"
         changes.append({"op": op, "index": build.key, "meta": meta} | ({} if entry is None else {"segments": []}))
     return changes
 
 
-def _samples(source: Source, build: LayerBuild) -> dict[str, Any]:
-    """Hashes of sampled inputs, and activations of a few of them, by which a later process knows the source again."""
-    if source.n_inputs == 0:
-        return {"ids": [], "hashes": [], "probes": {"ids": [], "neurons": [], "values": []}}
-    rng = np.random.default_rng([_SEED, source.n_inputs])
-    ids = np.unique(np.append(rng.choice(source.n_inputs, size=min(_HASHED_INPUTS, source.n_inputs), replace=False), 0))
-    hashes = source.input_hashes(ids.tolist())
-    if source.input_hashes(ids.tolist()) != hashes:
-        raise InvalidValueError(
-            "two reads of the same input must be equal, and were not: the dataset augments at random or reads a changing file; "
-            "index the dataset without augmentation"
-        )
+def _probes(source: Source, build: LayerBuild) -> dict[str, Any]:
+    """Activations of a few inputs, by which a later process sees that the source still computes the same."""
+    n = source.n_inputs
+    ids = np.unique(np.linspace(0, n - 1, min(_PROBED_INPUTS, n)).astype(np.int64)) if n else np.empty(0, np.int64)
     n_neurons = build.info.n_neurons
     neurons = np.unique(np.linspace(0, n_neurons - 1, min(_PROBED_NEURONS, n_neurons)).astype(np.int64))
-    probes = ids[:_PROBED_INPUTS].astype(np.int64)
-    values = source.evaluate([build.layer], probes)[build.layer][:, neurons]
-    return {
-        "ids": ids.tolist(),
-        "hashes": hashes,
-        "probes": {"ids": probes.tolist(), "neurons": neurons.tolist(), "values": [[float(v) for v in row] for row in values]},
-    }
+    values = source.evaluate([build.layer], ids)[build.layer][:, neurons] if len(ids) else []
+    return {"ids": ids.tolist(), "neurons": neurons.tolist(), "values": [[float(v) for v in row] for row in values]}
 
 
 def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_indexed: int, storage: Any) -> None:
@@ -237,24 +226,12 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
         differences.append(f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and {info.dtype} now")
     if source.n_inputs < n_indexed:
         differences.append(f"{n_indexed:,} inputs are indexed, there are {source.n_inputs:,} now")
-    stored, current = meta["fingerprint"], source.fingerprint(layer)
-    compare = getattr(source, "compare_fingerprints", None) or _compare
-    differences += compare(stored, current)
-    samples = meta["samples"]
-    ids = [i for i in samples["ids"] if i < source.n_inputs]
-    if not differences and ids:
-        hashes = dict(zip(samples["ids"], samples["hashes"], strict=True))
-        changed = [i for i, h in zip(ids, source.input_hashes(ids), strict=True) if hashes[i] != h]
-        if changed:
-            differences.append(f"the dataset: input {changed[0]} is not the one that was indexed ({len(changed)} of {len(ids)} sampled inputs differ)")
     if not differences:
-        differences += _probe_differences(source, layer, samples["probes"])
+        differences += source.differences(layer, meta["fingerprint"])
+    if not differences:
+        differences += _probe_differences(source, layer, meta["probes"])
     if differences:
         raise StaleIndexError(f"what is attached to {key} is not what was indexed: " + "; ".join(differences))
-
-
-def _compare(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    return [f"{name} was {stored.get(name)!r}, is {current.get(name)!r}" for name in sorted({*stored, *current}) if stored.get(name) != current.get(name)]
 
 
 def _probe_differences(source: Source, layer: str, probes: Mapping[str, Any]) -> list[str]:

@@ -193,7 +193,7 @@ class LayerIndex:
 
 
 def _how_to_attach(index: LayerIndex) -> str:
-    kind = index.meta["fingerprint"].get("kind", "model")
+    kind = index.meta["kind"]
     if kind == "array":
         return f"db.attach_array({index.key!r}, array)"
     if kind == "function":

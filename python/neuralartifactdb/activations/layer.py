@@ -16,7 +16,7 @@ from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.neurons import flat_neurons
 from neuralartifactdb.activations.query import Options, Query, View, checked_k, run_query
 from neuralartifactdb.activations.scores import METRICS, SCORES, GroupScore, checked_weights
-from neuralartifactdb.activations.targets import Target, resolve_target
+from neuralartifactdb.activations.targets import Target, activations_of, resolve_target
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.quantities import format_bytes
@@ -238,10 +238,11 @@ class Layer:
 
     def nearest(
         self,
-        target: Any,
+        target: Any = None,
         neurons: Any = None,
         k: int = 20,
         *,
+        input: Any = None,
         metric: str = "l2",
         weights: Any = None,
         include_target: bool = True,
@@ -254,9 +255,10 @@ class Layer:
 
         Args:
             target: an int = input id; a str = key (`nadb.key(v)` for integer keys); ints = ids whose mean activation is the
-                target; floats (g,) = the vector itself; `nadb.new_input(x)` = an input that is not in the dataset.
+                target; floats (g,) = the vector itself.
             neurons: the group, as for `highest`.
             k: how many; more than there are gives all.
+            input: instead of a target, an input that is not in the dataset, as the dataset would give it.
             metric: "l1", "l2" (the root), "linf" or "cosine" (1 - cosine similarity; NULL where a norm is 0).
             weights: float (g,), not negative; not with "cosine".
             include_target: False leaves the target's own ids out.
@@ -274,13 +276,17 @@ class Layer:
         evaluator = Evaluator()
         view = self._view()
         count = checked_k(k)
+        if (target is None) == (input is None):
+            raise DtypeError("nearest needs either a target (an id, a key, ids, a float vector) or input=, got " + ("both" if input is not None else "neither"))
+        if input is not None:
+            target = activations_of(input, view.index(self._key), flat_neurons(neurons, self.shape, self._key), evaluator)
         leaf, found = self._distance(view, target, neurons, metric, weights, evaluator)
         extra = [f"k={count}"]
         extra += [f"metric={metric!r}"] if metric != "l2" else []
         extra += ["weights=..."] if weights is not None else []
         extra += [] if include_target else ["include_target=False"]
         extra += ["where=..."] if where is not None else []
-        text = f"{self._source}.nearest({_shown(target)}, {_shown(neurons)}, {', '.join(extra)})"
+        text = f"{self._source}.nearest({_shown(target) if input is None else "input=..."}, {_shown(neurons)}, {', '.join(extra)})"
         exclude = None if include_target else found.ids
         query = Query(leaf, text, k=count, largest=False, is_distance=True, exclude=exclude)
         return run_query(view, query, Options(where, limits, on_progress, explain), evaluator)

@@ -16,7 +16,7 @@ from neuralartifactdb import _core
 from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, itemsize, widen
 from neuralartifactdb.activations.scores import Accumulation, GroupScore
 from neuralartifactdb.expressions.intervals import Intervals
-from neuralartifactdb.storage.arrays import SegmentReader
+from neuralartifactdb.storage.reader import SegmentReader
 
 __all__ = ["ActivationSegment"]
 

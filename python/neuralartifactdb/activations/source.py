@@ -21,7 +21,7 @@ __all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values"]
 #: activations of one layer, (n, M) in compute dtype: a NumPy array, or a device tensor on its way to the encoder
 Values = Any
 
-_HASHED_INPUTS = 16
+_SAMPLED_INPUTS = 16
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Source(Protocol):
         ...
 
     def fingerprint(self, layer: str) -> dict[str, Any]:
-        """JSON values that change when the source would give other activations."""
+        """JSON values by which a later process knows whether it is the same source: `differences` compares with them."""
         ...
 
-    def input_hashes(self, ids: Sequence[int]) -> list[str]:
-        """One hash per input id, of what the source reads for it."""
+    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+        """What is not as in a stored fingerprint, in words; inputs that came later do not count."""
         ...
 
     def tolerance(self, layer: str) -> NDArray[np.float64] | None:
@@ -101,9 +101,41 @@ class _HostSource:
         """None: the same ids give the same bits."""
         return None
 
-    def input_hashes(self, ids: Sequence[int]) -> list[str]:
-        """SHA-256 of the activations themselves, one per id."""
-        values = self.rows(np.asarray(ids, dtype=np.int64))
+    def describe(self) -> dict[str, Any]:
+        """What does not depend on the inputs."""
+        raise NotImplementedError  # pragma: no cover  (each source defines it)
+
+    def fingerprint(self, layer: str) -> dict[str, Any]:
+        """Description, and hashes of sampled inputs' activations.
+
+        Raises:
+            ValueError: two reads of the same input differ.
+        """
+        ids = sampled_ids(self.n_inputs)
+        hashes = self._hashes(ids)
+        if self._hashes(ids[::-1])[::-1] != hashes:
+            raise InvalidValueError(
+                "two reads of the same input must give the same activations, and did not: the function is random, or depends on "
+                "which ids are asked for together; make it deterministic"
+            )
+        return {**self.describe(), "inputs": {"n": self.n_inputs, "ids": ids, "hashes": hashes}}
+
+    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+        """What is not as in a stored fingerprint."""
+        now = self.describe()
+        found = [f"{name} was {stored.get(name)!r}, is {now[name]!r}" for name in now if stored.get(name) != now[name]]
+        inputs = stored["inputs"]
+        if found:
+            return found
+        pairs = [(i, h) for i, h in zip(inputs["ids"], inputs["hashes"], strict=True) if i < self.n_inputs]
+        current = self._hashes([i for i, _ in pairs])
+        changed = [i for (i, before), after in zip(pairs, current, strict=True) if before != after]
+        if changed:
+            return [f"input {changed[0]} has other activations than when it was indexed ({len(changed)} of {len(pairs)} sampled inputs differ)"]
+        return []
+
+    def _hashes(self, ids: Sequence[int]) -> list[str]:
+        values = self.rows(np.asarray(ids, dtype=np.int64)) if len(ids) else np.empty((0, 1))
         return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in values]
 
 
@@ -134,10 +166,10 @@ class ArraySource(_HostSource):
         rows = np.asarray(self._array[ids])
         return to_compute(rows.reshape(len(ids), -1), self.layers[self.layer].dtype)
 
-    def fingerprint(self, layer: str) -> dict[str, Any]:
-        """Shape and dtype; the rows are compared through `input_hashes`."""
-        info = self.layers[layer]
-        return {"kind": "array", "shape": list(info.shape), "dtype": str(np.dtype(self._array.dtype).name)}
+    def describe(self) -> dict[str, Any]:
+        """Shape and dtype."""
+        info = self.layers[self.layer]
+        return {"shape": list(info.shape), "dtype": str(np.dtype(self._array.dtype).name)}
 
 
 class FunctionSource(_HostSource):
@@ -195,10 +227,18 @@ class FunctionSource(_HostSource):
             raise StaleIndexError(f"evaluate returned {values.dtype}, expected the dtype of its first call ({name}); cast inside it")
         return to_compute(values.reshape(len(ids), -1), name)
 
-    def fingerprint(self, layer: str) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """The user's own version string, shape and dtype."""
-        info = self.layers[layer]
-        return {"kind": "function", "shape": list(info.shape), "dtype": info.dtype, "version": self._fingerprint}
+        info = self.layers[self.layer]
+        return {"shape": list(info.shape), "dtype": info.dtype, "version": self._fingerprint}
+
+
+def sampled_ids(n_inputs: int) -> list[int]:
+    """At most 16 ids whose activations are hashed: the first, the last, and random ones."""
+    if n_inputs <= _SAMPLED_INPUTS:
+        return list(range(n_inputs))
+    drawn = np.random.default_rng(n_inputs).choice(n_inputs, _SAMPLED_INPUTS - 2, replace=False)
+    return sorted({0, n_inputs - 1, *drawn.tolist()})
 
 
 def _as_rows(array: Any) -> Any:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from neuralartifactdb import _core
 from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex
-from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, NotAttachedError
 
-__all__ = ["Key", "Target", "key", "resolve_target"]
+__all__ = ["Key", "Target", "activations_of", "key", "resolve_target"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,24 @@ def resolve_target(
         return Target(columns[:, 0].astype(np.float64), ids)
     total = _core.combine_terms(np.ascontiguousarray(columns.T, dtype=np.float64), "sum")
     return Target(total / len(ids), ids)
+
+
+def activations_of(
+    item: Any, index: LayerIndex, neurons: NDArray[np.int64], evaluator: Evaluator
+) -> NDArray[np.float64]:
+    """What a group of neurons computes for an input that is not in the dataset, float64 (g,)."""
+    source = index.source
+    evaluate_items = getattr(source, "evaluate_items", None)
+    if source is None or evaluate_items is None:
+        raise NotAttachedError(
+            f"input= runs the model on a new input, and {'nothing' if source is None else f'a {source.kind}'} is attached to "
+            f"{index.key}; attach the model, or give the input's activations of the group as a float vector"
+        )
+    before = source.rows_run
+    rows = evaluate_items([index.layer], [item])[index.layer]
+    evaluator.inputs_inferred += source.rows_run - before
+    evaluator.batches += 1
+    return np.ascontiguousarray(rows[0, neurons], dtype=np.float64)
 
 
 def target_columns(
