@@ -73,7 +73,9 @@ def open(
         []
     """
     evaluated = 0 if evaluated_bytes in (0, "0") else parse_bytes(evaluated_bytes, "evaluated_bytes")
-    directory = DatabaseDirectory(path, mode, cache_bytes=parse_bytes(cache_bytes, "cache_bytes"), lock_timeout_s=lock_timeout_s)
+    directory = DatabaseDirectory(
+        path, mode, cache_bytes=parse_bytes(cache_bytes, "cache_bytes"), lock_timeout_s=lock_timeout_s
+    )
     return Database(directory, evaluated)
 
 
@@ -149,7 +151,8 @@ class Database:
         More calls add columns; a column of the same name is replaced with `replace=True`.
 
         Args:
-            columns: a dict of array-likes or a pandas DataFrame; row i is input i. Numbers, bool, text; None and NaN are NULL.
+            columns: a dict of array-likes or a pandas DataFrame; row i is input i. Numbers, bool, text; None and NaN
+                are NULL.
             key: the column by which inputs can be named; unique, of ints or text.
             replace: True to replace columns that exist, or all columns by ones of another length.
 
@@ -218,11 +221,12 @@ class Database:
         Args:
             name: key of the index.
             array: (n_inputs, ...), an array, a torch tensor, or the path of a `.npy` file.
-            storage: "auto" keeps everything while that is under 1 GiB, else 0.2; a fraction of 4 bytes x inputs x neurons;
-                bytes such as "2GB"; or "all".
+            storage: "auto" keeps everything while that is under 1 GiB, else 0.2; a fraction of 4 bytes x inputs x
+                neurons; bytes such as "2GB"; or "all".
             memory_limit: memory above the array, such as "1GiB".
             overwrite: True replaces an index of other data.
-            progress: True or False shows a bar or not; None on terminals and notebooks only; or a callable of (done, total).
+            progress: True or False shows a bar or not; None on terminals and notebooks only; or a callable of (done,
+                total).
             explain: True returns the `BuildPlan` and does nothing.
 
         Returns:
@@ -294,7 +298,8 @@ class Database:
             explain: True returns the `BuildPlan` after calibration, and indexes nothing.
 
         Returns:
-            list of Layer: with model and dataset attached. The same call again resumes, appends new inputs, or does nothing.
+            list of Layer: with model and dataset attached. The same call again resumes, appends new inputs, or does
+                nothing.
 
         Raises:
             KeyError: an unknown layer (shows near names). ValueError: the layer cannot be captured as asked (says which
@@ -350,7 +355,9 @@ class Database:
 
     # ---- attaching -------------------------------------------------------------------------------------------------
 
-    def attach(self, model: Any, dataset: Any, *, name: str | None = None, capture: Capture | None = None) -> list[Layer]:
+    def attach(
+        self, model: Any, dataset: Any, *, name: str | None = None, capture: Capture | None = None
+    ) -> list[Layer]:
         """Attach the model and dataset that were indexed, in a later process: checks that they are the same, calibrates.
 
         Args:
@@ -390,7 +397,14 @@ class Database:
         self._require_key(name)
         return self._attach_checked(ArraySource(name, array), {name: name})[0]
 
-    def attach_function(self, name: str, evaluate: Callable[[NDArray[np.int64]], Any], *, n_inputs: int | None = None, fingerprint: str | None = None) -> Layer:
+    def attach_function(
+        self,
+        name: str,
+        evaluate: Callable[[NDArray[np.int64]], Any],
+        *,
+        n_inputs: int | None = None,
+        fingerprint: str | None = None,
+    ) -> Layer:
         """Attach the function that was indexed under `name`.
 
         Args:
@@ -401,7 +415,9 @@ class Database:
         """
         meta = self._require_key(name)
         version = meta["fingerprint"].get("version", "") if fingerprint is None else fingerprint
-        source = FunctionSource(name, evaluate, meta["n_inputs"] if n_inputs is None else n_inputs, meta["shape"], version)
+        source = FunctionSource(
+            name, evaluate, meta["n_inputs"] if n_inputs is None else n_inputs, meta["shape"], version
+        )
         return self._attach_checked(source, {name: name})[0]
 
     def _require_key(self, name: str) -> dict[str, Any]:
@@ -417,7 +433,12 @@ class Database:
             n_indexed = sum(self._segment(ref, entry.meta["dtype"]).n for ref in entry.segments)
             check_unchanged(source, layer, key, entry.meta, n_indexed)
             if source.n_inputs > n_indexed:
-                _log.info("%d of %d inputs of %s are not indexed; run the index call again to append them", source.n_inputs - n_indexed, source.n_inputs, key)
+                _log.info(
+                    "%d of %d inputs of %s are not indexed; run the index call again to append them",
+                    source.n_inputs - n_indexed,
+                    source.n_inputs,
+                    key,
+                )
         self._attach(source, keys)
         return [self.activations[key] for key in keys]
 
@@ -442,7 +463,9 @@ class Database:
         explain: bool = False,
     ) -> Result | Plan:
         """As `Layer.top_k`, for an expression over any number of layers and columns."""
-        return top_k_inputs(self._view(), "db.top_k", expression, k, largest, Options(where, limits, on_progress, explain))
+        return top_k_inputs(
+            self._view(), "db.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
+        )
 
     def filter(
         self,
@@ -512,7 +535,9 @@ class _View:
 class _Context:
     """What results ask of the database."""
 
-    def __init__(self, database: Database, token: Any, check: Callable[[Result, int | None], Verification] | None = None) -> None:
+    def __init__(
+        self, database: Database, token: Any, check: Callable[[Result, int | None], Verification] | None = None
+    ) -> None:
         self._database = database
         self.database_token = token
         self._check = check
@@ -564,7 +589,10 @@ class Activations(Mapping[str, Layer]):
         database._tolerances.pop(key, None)
 
     def __repr__(self) -> str:
-        return "\n".join(repr(layer) for layer in self.values()) or "Activations(none; call db.index_arrays or db.index_activations)"
+        return (
+            "\n".join(repr(layer) for layer in self.values())
+            or "Activations(none; call db.index_arrays or db.index_activations)"
+        )
 
 
 def _checked_name(name: str | None) -> str:
@@ -581,4 +609,6 @@ def _checked_key(key: Any) -> None:
     if not isinstance(key, str):
         raise DtypeError(f"the name of an index must be a str, got {key!r} ({type(key).__name__})")
     if not key or key != key.strip() or not key.isprintable() or len(key.encode()) > 512:
-        raise InvalidValueError(f"the name of an index must be printable text of 1 to 512 bytes without space around it, got {key!r}")
+        raise InvalidValueError(
+            f"the name of an index must be printable text of 1 to 512 bytes without space around it, got {key!r}"
+        )

@@ -67,7 +67,9 @@ class Inputs(Mapping[str, NDArray[Any]]):
         values = self[name]
         if values.dtype.kind in "biuf":
             return Intervals.points(values)
-        if values.dtype.kind == "O" and all(v is None or isinstance(v, (bool, int, np.integer, np.bool_)) for v in values):
+        if values.dtype.kind == "O" and all(
+            v is None or isinstance(v, (bool, int, np.integer, np.bool_)) for v in values
+        ):
             null = np.array([v is None for v in values])
             return Intervals.points(np.array([0 if v is None else v for v in values]), null)
         return Texts(values)
@@ -75,21 +77,31 @@ class Inputs(Mapping[str, NDArray[Any]]):
     def id_of(self, key: Key) -> int:
         """The input with that key."""
         if self.key is None:
-            raise UnknownNameError(f"there is no key column to look {key.value!r} up in; call db.set_inputs({{...}}, key='column') first")
+            raise UnknownNameError(
+                f"there is no key column to look {key.value!r} up in; call db.set_inputs({{...}}, key='column') first"
+            )
         if self._ids_by_key is None:
             self._ids_by_key = {value: i for i, value in enumerate(self[self.key].tolist())}
         try:
             return self._ids_by_key[key.value]
         except KeyError:
-            kind = "" if type(key.value) is type(next(iter(self._ids_by_key), None)) else f" (the keys are of type {type(next(iter(self._ids_by_key), None)).__name__})"
-            raise UnknownNameError(unknown_name(f"key in column {self.key!r}", key.value, self._ids_by_key) + kind) from None
+            kind = (
+                ""
+                if type(key.value) is type(next(iter(self._ids_by_key), None))
+                else f" (the keys are of type {type(next(iter(self._ids_by_key), None)).__name__})"
+            )
+            raise UnknownNameError(
+                unknown_name(f"key in column {self.key!r}", key.value, self._ids_by_key) + kind
+            ) from None
 
     def to_pandas(self) -> pd.DataFrame:
         """All columns as a DataFrame; row i is input i."""
         try:
             import pandas as pd
         except ImportError as error:
-            raise ExtraMissingError(f"to_pandas() needs pandas ({error}); pip install neuralartifactdb[pandas]") from error
+            raise ExtraMissingError(
+                f"to_pandas() needs pandas ({error}); pip install neuralartifactdb[pandas]"
+            ) from error
         return pd.DataFrame({name: np.array(values) for name, values in self._columns.items()})
 
 
@@ -145,5 +157,7 @@ def check_key(columns: Mapping[str, NDArray[Any]], key: str) -> None:
         if value is None:
             raise InvalidValueError(f"key column {key!r} must not have NULLs, got one at position {position}")
         if value in seen:
-            raise InvalidValueError(f"keys must be unique, got {value!r} at positions {seen[value]} and {position} of column {key!r}")
+            raise InvalidValueError(
+                f"keys must be unique, got {value!r} at positions {seen[value]} and {position} of column {key!r}"
+            )
         seen[value] = position

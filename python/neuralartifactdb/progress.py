@@ -21,8 +21,8 @@ def progress_bar(total: int, what: str, progress: Any, headline: str = "") -> It
     Args:
         total: steps in all.
         what: shown before the bar.
-        progress: None shows a bar where somebody can see it (a terminal, a notebook), True always, False never; a callable
-            gets (done, total).
+        progress: None shows a bar where somebody can see it (a terminal, a notebook), True always, False never; a
+            callable gets (done, total).
         headline: shown above the bar, where there is one.
     """
     if callable(progress):

@@ -1,7 +1,8 @@
 """The bounded search, driven: blocks of intervals in, waves of candidates to evaluate out, until the answer is certain.
 
-One driver for activations and masks, filter and top-k; the ranking and the stop rule are `_core.BoundedSearch`. A filter is
-the search for truth values of 1 (docs/ARCHITECTURE.md, "One search for every kind of query"). Implements design section 3.
+One driver for activations and masks, filter and top-k; the ranking and the stop rule are `_core.BoundedSearch`. A
+filter is the search for truth values of 1 (docs/ARCHITECTURE.md, "One search for every kind of query"). Implements
+design section 3.
 """
 
 from __future__ import annotations
@@ -177,7 +178,9 @@ def bounded_search(
     ids, scores = _best(search)
     stats.seconds["total"] = time.perf_counter() - began
     if on_progress is not None:
-        on_progress(Progress(stats.evaluated, search.open_count if cut else 0, stats.seconds["total"], ids, scores, guarantee))
+        on_progress(
+            Progress(stats.evaluated, search.open_count if cut else 0, stats.seconds["total"], ids, scores, guarantee)
+        )
     return Outcome(ids, scores, exact, guarantee, stats)
 
 
@@ -227,5 +230,11 @@ def _guarantee(search: _core.BoundedSearch, *, cut: str, is_filter: bool, limits
         held = f"within a factor of {min(ratio, limits.theta):.4g} of any score not returned"
         return False, f"every returned score is {held}"
     if not cut:
-        return False, f"no score that was not returned is better than a returned one by more than {abs(bound - kth):.4g}"
-    return False, f"{cut}: no score that was not returned is better than {bound:.6g}, the last one returned is {kth:.6g}"
+        return (
+            False,
+            f"no score that was not returned is better than a returned one by more than {abs(bound - kth):.4g}",
+        )
+    return (
+        False,
+        f"{cut}: no score that was not returned is better than {bound:.6g}, the last one returned is {kth:.6g}",
+    )

@@ -6,6 +6,7 @@ exceeded. Implements design section 4, "Storage" and step 1 and 2 of "Build".
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,16 @@ from neuralartifactdb.errors import DtypeError, InvalidValueError, StorageBudget
 from neuralartifactdb.quantities import format_bytes, parse_bytes
 from neuralartifactdb.storage.arrays import segment_nbytes
 
-__all__ = ["BuildPlan", "LayerPlan", "SegmentPlan", "Storage", "parse_storage", "plan_segment", "segment_ranges", "top_count"]
+__all__ = [
+    "BuildPlan",
+    "LayerPlan",
+    "SegmentPlan",
+    "Storage",
+    "parse_storage",
+    "plan_segment",
+    "segment_ranges",
+    "top_count",
+]
 
 AUTO_LIMIT = 1 << 30
 AUTO_FRACTION = 0.2
@@ -73,15 +83,21 @@ def parse_storage(storage: Any, layers: Mapping[str, LayerInfo], n_inputs: int) 
     if isinstance(storage, bool) or not isinstance(storage, (str, int, float)):
         raise DtypeError(f"storage must be 'auto', 'all', a fraction in (0, 1] or bytes such as '2GB', got {storage!r}")
     if isinstance(storage, (int, float)) and not storage > 0:
-        raise InvalidValueError(f"storage must be above 0, got {storage!r}; use a fraction in (0, 1] or bytes such as '2GB'")
+        raise InvalidValueError(
+            f"storage must be above 0, got {storage!r}; use a fraction in (0, 1] or bytes such as '2GB'"
+        )
     if isinstance(storage, (int, float)) and storage <= 1:
         return {name: Storage(float(storage)) for name in layers}
     if isinstance(storage, float) and storage != int(storage):
-        raise InvalidValueError(f"a storage fraction must lie in (0, 1], got {storage!r}; for bytes give an int or text such as '2GB'")
+        raise InvalidValueError(
+            f"a storage fraction must lie in (0, 1], got {storage!r}; for bytes give an int or text such as '2GB'"
+        )
     total = parse_bytes(storage if isinstance(storage, str) else int(storage), "storage")
     full = sum(4 * n_inputs * info.n_neurons for info in layers.values())
     fraction = total / full if full else 1.0
-    return {name: Storage(fraction, math.floor(fraction * 4 * n_inputs * info.n_neurons)) for name, info in layers.items()}
+    return {
+        name: Storage(fraction, math.floor(fraction * 4 * n_inputs * info.n_neurons)) for name, info in layers.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -174,14 +190,14 @@ def segment_ranges(first: int, last: int, n_neurons: int, memory_limit: int) -> 
     longest = max(1_024, min(MAX_SEGMENT_INPUTS, fits))
     n_segments = -(-total // longest)
     cuts = [first + total * i // n_segments for i in range(n_segments + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
 
 
 def top_count(cap: int, sample: int, n_inputs: int) -> int:
-    """How many sampled values may lie in the top partition, so that at most 1% of the neurons exceed `cap` of `n_inputs`.
+    """Sampled values that may lie in the top partition, so that at most 1% of the neurons exceed `cap` of `n_inputs`.
 
-    The number of the other inputs above the sample's r-th largest value has mean about r (n / S) and a relative deviation
-    of about 1/sqrt(r), less what the sample itself already covers; 2.33 deviations leave 1% above.
+    The number of the other inputs above the sample's r-th largest value has mean about r (n / S) and a relative
+    deviation of about 1/sqrt(r), less what the sample itself already covers; 2.33 deviations leave 1% above.
     """
     if cap <= 0 or sample <= 0:
         return 0
@@ -205,7 +221,9 @@ def _code_bytes(n_inputs: int, row_group: int, bits: int, n_neurons: int) -> int
     return n_neurons * (full * (-(-row_group * bits // 8)) + -(-rest * bits // 8))
 
 
-def plan_segment(info: LayerInfo, n_inputs: int, storage: Storage, *, memory_limit: int, has_tolerance: bool = False) -> SegmentPlan:
+def plan_segment(
+    info: LayerInfo, n_inputs: int, storage: Storage, *, memory_limit: int, has_tolerance: bool = False
+) -> SegmentPlan:
     """The best shape of one segment within its budget.
 
     More bits sharpen every bound, exact maxima the best candidates of `highest`; measured on real layers the best split
@@ -231,7 +249,9 @@ def plan_segment(info: LayerInfo, n_inputs: int, storage: Storage, *, memory_lim
     sample = sample_size(n_inputs, neurons, memory_limit)
     for bits in range(1, MAX_BITS + 1):
         partitions = 1 << bits
-        if bits > 1 and (4 * partitions > sample or 3 * partitions * neurons * compute_dtype(info.dtype).itemsize > memory_limit // 4):
+        if bits > 1 and (
+            4 * partitions > sample or 3 * partitions * neurons * compute_dtype(info.dtype).itemsize > memory_limit // 4
+        ):
             break
         rows = _row_group(n_inputs, _CODE_ROW_BYTES * 8 // bits, max(8, memory_limit // 8 * 8 // (neurons * bits)))
         row_bytes = -(-rows * bits // 8)
@@ -254,7 +274,11 @@ def plan_segment(info: LayerInfo, n_inputs: int, storage: Storage, *, memory_lim
             cap = min(cap, n_inputs, 1 << (31 if neurons * n_inputs < 1 << 31 else 62))
         fits = memory_limit // 8 // (neurons * compute_dtype(info.dtype).itemsize)
         cap = min(cap, max(fits, 0))
-        n_bytes = plain if cap == 0 else segment_nbytes([*fixed, starts, (dtype, neurons * cap * item, _CODE_ROW_BYTES)], META_ALLOWANCE)
+        n_bytes = (
+            plain
+            if cap == 0
+            else segment_nbytes([*fixed, starts, (dtype, neurons * cap * item, _CODE_ROW_BYTES)], META_ALLOWANCE)
+        )
         if best is not None and bits > 3 and cap < 0.01 * n_inputs and best.maxima_cap > cap:
             break
         best = SegmentPlan(n_inputs, False, bits, cap, rows, block, n_bytes)
@@ -266,6 +290,7 @@ def check_appendable(storage: Storage, n_bytes_used: int, n_bytes_new: int, laye
     if storage.n_bytes is not None and n_bytes_used + n_bytes_new > storage.n_bytes:
         raise StorageBudgetError(
             f"{layer} was given {format_bytes(storage.n_bytes)} for the inputs known when it was first built; it uses "
-            f"{format_bytes(n_bytes_used)} and the new inputs need up to {format_bytes(n_bytes_new)} more; index again with "
+            f"{format_bytes(n_bytes_used)} and the new inputs need up to {format_bytes(n_bytes_new)} more; index "
+            f"again with "
             "overwrite=True and a larger storage=, or with a fraction such as storage=0.2, which grows with the inputs"
         )

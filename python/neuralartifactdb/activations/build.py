@@ -171,7 +171,11 @@ def _stream(
 
 
 def _encode(
-    segments: list[_SegmentBuild], batch: Mapping[str, Values], sample: Mapping[str, Values], order: NDArray[np.int32], cursor: int
+    segments: list[_SegmentBuild],
+    batch: Mapping[str, Values],
+    sample: Mapping[str, Values],
+    order: NDArray[np.int32],
+    cursor: int,
 ) -> None:
     for segment in segments:
         layer = segment.build.layer
@@ -182,7 +186,13 @@ class _SegmentBuild:
     """One layer's part of one segment: edges, encoder, files."""
 
     def __init__(
-        self, source: Source, build: LayerBuild, plan: SegmentPlan, first: int, writer: SegmentWriter, sample: Values | None
+        self,
+        source: Source,
+        build: LayerBuild,
+        plan: SegmentPlan,
+        first: int,
+        writer: SegmentWriter,
+        sample: Values | None,
     ) -> None:
         self.build = build
         self.plan = plan
@@ -207,7 +217,7 @@ class _SegmentBuild:
         else:  # nothing is kept, but NaN and infinities are still refused
             self._encoder = None
 
-    def _edges(self, sample: Values | None) -> NDArray:
+    def _edges(self, sample: Values | None) -> NDArray[Any]:
         """Edges from the sample; a device's sample crosses in blocks of neurons."""
         assert sample is not None
         n_sample = sample.shape[0]
@@ -221,7 +231,7 @@ class _SegmentBuild:
             blocks.append(_core.choose_edges(host, self.plan.bits, wanted))
         return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
-    def _refuse_not_finite(self, values: NDArray, first_neuron: int) -> None:
+    def _refuse_not_finite(self, values: NDArray[Any], first_neuron: int) -> None:
         finite = np.isfinite(values)
         if not finite.all():
             row, neuron = np.argwhere(~finite)[0].tolist()
@@ -270,7 +280,7 @@ class _SegmentBuild:
         }
         return self._writer.commit(meta)
 
-    def _add(self, name: str, values: NDArray) -> None:
+    def _add(self, name: str, values: NDArray[Any]) -> None:
         self._writer.add_array(name, values, block_bytes=_SMALL_BLOCK_BYTES)
 
 

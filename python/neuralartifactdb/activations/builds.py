@@ -1,6 +1,7 @@
 """One `index_*` call: plan, compare with what is there, take the lock, build what is missing.
 
-Resume and append are the same thing: inputs that are not indexed yet get segments. Implements design section 4, "Same name
+Resume and append are the same thing: inputs that are not indexed yet get segments. Implements design section 4, "Same
+    name
 again", and the fingerprint part of "What exact means".
 """
 
@@ -73,7 +74,9 @@ def index_source(
     if explain:
         return _plan(directory.state(), source, keys, budgets, storage, memory_limit, overwrite, segment)[0]
     with directory.write() as transaction:
-        plan, pending, firsts = _plan(transaction.state, source, keys, budgets, storage, memory_limit, overwrite, segment)
+        plan, pending, firsts = _plan(
+            transaction.state, source, keys, budgets, storage, memory_limit, overwrite, segment
+        )
         _log.info("%s", plan)
         changes = _new_indexes(transaction.state, source, pending, name, overwrite, firsts)
         if changes:
@@ -155,7 +158,12 @@ def _plan(
 
 
 def _new_indexes(
-    state: State, source: Source, pending: list[LayerBuild], name: str | None, overwrite: bool, firsts: Mapping[str, int]
+    state: State,
+    source: Source,
+    pending: list[LayerBuild],
+    name: str | None,
+    overwrite: bool,
+    firsts: Mapping[str, int],
 ) -> list[Change]:
     """Descriptions of indexes that are new, replaced, or about more inputs than before."""
     changes: list[Change] = []
@@ -198,16 +206,21 @@ def _probes(source: Source, build: LayerBuild) -> dict[str, Any]:
 
 
 def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_indexed: int, storage: Any) -> None:
-    """The index of that key must be about this source, with its inputs as a prefix; else ValueError naming overwrite=True."""
+    """The index of that key must be about this source, its inputs a prefix; else ValueError naming overwrite=True."""
     try:
         check_unchanged(source, layer, key, entry.meta, n_indexed)
     except StaleIndexError as error:
         raise InvalidValueError(
-            f"{key!r} is already indexed, from something else: {error}; overwrite=True replaces it, another name= keeps both"
+            f"{key!r} is already indexed, from something else: {error}; overwrite=True replaces it, another name= "
+            f"keeps both"
         ) from error
     budget = Storage(**entry.meta["storage"])
     asked = parse_storage(storage, {key: source.layers[layer]}, int(entry.meta["n_inputs"]))[key]
-    if not (isinstance(storage, str) and storage == "auto") and asked.fraction != budget.fraction and budget.n_bytes is None:
+    if (
+        not (isinstance(storage, str) and storage == "auto")
+        and asked.fraction != budget.fraction
+        and budget.n_bytes is None
+    ):
         raise InvalidValueError(
             f"{key!r} is already indexed with storage={'all' if budget.fraction is None else budget.fraction!r}, "
             f"got storage={storage!r}; leave storage= as it was to go on, or overwrite=True to index again"
@@ -223,7 +236,10 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
     info = source.layers[layer]
     differences = []
     if list(info.shape) != list(meta["shape"]) or info.dtype != meta["dtype"]:
-        differences.append(f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and {info.dtype} now")
+        differences.append(
+            f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and "
+            f"{info.dtype} now"
+        )
     if source.n_inputs < n_indexed:
         differences.append(f"{n_indexed:,} inputs are indexed, there are {source.n_inputs:,} now")
     if not differences:
@@ -250,4 +266,7 @@ def _probe_differences(source: Source, layer: str, probes: Mapping[str, Any]) ->
     if not wrong.any():
         return []
     i, j = np.argwhere(wrong)[0].tolist()
-    return [f"the model: input {int(ids[i])}, neuron {int(neurons[j])} of {layer} was {expected[i, j]!r}, is {values[i, j]!r}"]
+    return [
+        f"the model: input {int(ids[i])}, neuron {int(neurons[j])} of {layer} was {expected[i, j]!r}, is "
+        f"{values[i, j]!r}"
+    ]

@@ -1,10 +1,11 @@
-"""Inputs as candidates of a bounded search: intervals from the indexes block by block, refinement through the evaluator.
+"""Inputs as candidates of a bounded search: intervals from the indexes by block, refinement through the evaluator.
 
 One expression over any number of layers and attributes; `highest` and `nearest` are expressions of one leaf.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import numpy as np
@@ -135,7 +136,7 @@ class InputCandidates:
         points.update(p for s in segments for p in (s.first, s.last) if p < self._n_inputs)
         ordered = sorted(points)
         lead = next(iter(self._indexes.values()), None)
-        for first, last in zip(ordered[:-1], ordered[1:], strict=True):
+        for first, last in itertools.pairwise(ordered):
             step = _BLOCK_INPUTS
             if lead is not None and lead.segments:
                 group = lead.segment_at(first).step

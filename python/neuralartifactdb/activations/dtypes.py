@@ -1,10 +1,13 @@
 """Dtypes of activations: what is stored, what kernels compute on, and the exact ways between the two.
 
 Stored values have the layer's own dtype (integers and bool in the least float that holds them); kernels see float32 or
-float64. Widening is exact, and so is narrowing a value that came from the narrow dtype. Implements design section 4, "Storage".
+float64. Widening is exact, and so is narrowing a value that came from the narrow dtype. Implements design section 4,
+"Storage".
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +62,7 @@ def itemsize(name: str) -> int:
     return STORAGE_DTYPES[name].itemsize
 
 
-def to_compute(values: NDArray, name: str) -> NDArray:
+def to_compute(values: NDArray[Any], name: str) -> NDArray[Any]:
     """Values of any accepted NumPy dtype, as a C-contiguous array of the compute dtype of storage dtype `name`.
 
     Raises:
@@ -69,12 +72,13 @@ def to_compute(values: NDArray, name: str) -> NDArray:
         low, high = int(values.min()), int(values.max())
         if low < -_LARGEST_EXACT_INTEGER or high > _LARGEST_EXACT_INTEGER:
             raise InvalidValueError(
-                f"integer activations must lie in [-2**53, 2**53] to be exact in float64, got values from {low} to {high}"
+                f"integer activations must lie in [-2**53, 2**53] to be exact in float64, got values from {low} to "
+                f"{high}"
             )
     return np.ascontiguousarray(values, dtype=compute_dtype(name))
 
 
-def narrow(values: NDArray, name: str) -> NDArray:
+def narrow(values: NDArray[Any], name: str) -> NDArray[Any]:
     """Compute-dtype `values` that came from storage dtype `name`, back in it (exact)."""
     if name == "bfloat16":
         bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
@@ -82,7 +86,7 @@ def narrow(values: NDArray, name: str) -> NDArray:
     return np.ascontiguousarray(values, dtype=STORAGE_DTYPES[name])
 
 
-def widen(values: NDArray, name: str) -> NDArray:
+def widen(values: NDArray[Any], name: str) -> NDArray[Any]:
     """Stored values in the compute dtype (exact)."""
     if name == "bfloat16":
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class EvaluatedCache:
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self._batches: OrderedDict[str, list[tuple[NDArray[np.int64], NDArray]]] = OrderedDict()
+        self._batches: OrderedDict[str, list[tuple[NDArray[np.int64], NDArray[Any]]]] = OrderedDict()
         self._n_bytes = 0
         self._mutex = threading.Lock()
 
@@ -33,7 +34,7 @@ class EvaluatedCache:
         """Bytes of activations held."""
         return self._n_bytes
 
-    def add(self, layer: str, ids: NDArray[np.int64], rows: NDArray) -> None:
+    def add(self, layer: str, ids: NDArray[np.int64], rows: NDArray[Any]) -> None:
         """Keep the activations of `ids`, (len(ids), M); ids already held are skipped."""
         with self._mutex:
             batches = self._batches.setdefault(layer, [])
@@ -51,7 +52,7 @@ class EvaluatedCache:
             self._batches.move_to_end(layer)
             self._evict()
 
-    def lookup(self, layer: str, first: int, last: int) -> tuple[NDArray[np.int64], NDArray] | None:
+    def lookup(self, layer: str, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
         """Ids held in [first, last), ascending, and their rows; None if there are none."""
         with self._mutex:
             batches = self._batches.get(layer)
@@ -80,7 +81,9 @@ class EvaluatedCache:
                 del self._batches[name]
                 continue
             ids, rows = batches.pop(0)
-            if len(ids) > 64 and len(self._batches) == 1:  # the only layer: half of its oldest batch goes, not all of it
+            if (
+                len(ids) > 64 and len(self._batches) == 1
+            ):  # the only layer: half of its oldest batch goes, not all of it
                 half = len(ids) // 2
                 batches.insert(0, (ids[half:], np.ascontiguousarray(rows[half:])))
                 self._n_bytes -= rows.nbytes - batches[0][1].nbytes

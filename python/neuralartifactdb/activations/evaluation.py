@@ -6,6 +6,7 @@ Several layers of one model are evaluated in one forward pass.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,9 @@ class Evaluator:
         self.inputs_inferred = 0
         self.batches = 0
 
-    def columns(self, wanted: Mapping[str, tuple[LayerIndex, NDArray[np.int64]]], ids: NDArray[np.int64]) -> dict[str, NDArray]:
+    def columns(
+        self, wanted: Mapping[str, tuple[LayerIndex, NDArray[np.int64]]], ids: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
         """Exact activations of groups of neurons.
 
         Args:
@@ -62,7 +65,12 @@ class Evaluator:
         return out
 
     def _recall(
-        self, index: LayerIndex, neurons: NDArray[np.int64], ids: NDArray[np.int64], left: NDArray[np.bool_], out: NDArray
+        self,
+        index: LayerIndex,
+        neurons: NDArray[np.int64],
+        ids: NDArray[np.int64],
+        left: NDArray[np.bool_],
+        out: NDArray[Any],
     ) -> None:
         """Fill in what this session evaluated before."""
         if not left.any():
@@ -85,7 +93,7 @@ class Evaluator:
         wanted: Mapping[str, tuple[LayerIndex, NDArray[np.int64]]],
         ids: NDArray[np.int64],
         needed: NDArray[np.int64],
-        out: dict[str, NDArray],
+        out: dict[str, NDArray[Any]],
     ) -> None:
         layers = [wanted[key][0].layer for key in keys]
         row_bytes = sum(8 * wanted[key][0].info.n_neurons for key in keys)

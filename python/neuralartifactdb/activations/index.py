@@ -1,7 +1,7 @@
 """One activation index as a query sees it: the segments of one version, what is attached, what this session has evaluated.
 
-Immutable but for the tolerance, which a query may widen when a re-evaluated value deviates (design section 4, "What exact
-means").
+Immutable but for the tolerance, which a query may widen when a re-evaluated value deviates (design section 4, "What
+exact means").
 """
 
 from __future__ import annotations
@@ -132,12 +132,13 @@ class LayerIndex:
         """The attached source, or the error that says how to attach one."""
         if self.source is None:
             raise NotAttachedError(
-                f"the index of {self.key} alone cannot settle {n_open:,} inputs, and nothing is attached that could evaluate "
+                f"the index of {self.key} alone cannot settle {n_open:,} inputs, and nothing is attached that could "
+                f"evaluate "
                 f"them; call {_how_to_attach(self)}"
             )
         return self.source
 
-    def check(self, ids: NDArray[np.int64], rows: NDArray, neurons: NDArray[np.int64]) -> None:
+    def check(self, ids: NDArray[np.int64], rows: NDArray[Any], neurons: NDArray[np.int64]) -> None:
         """Compare evaluated activations with the index's certain bounds.
 
         Args:
@@ -179,8 +180,10 @@ class LayerIndex:
         if (share > _STALE_SHARE).any():
             j, i = np.unravel_index(int(np.argmax(share)), share.shape)
             raise StaleIndexError(
-                f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} evaluates to "
-                f"{values[j, i]!r}, its certain bounds are [{lower[j, i]!r}, {upper[j, i]!r}]; the model, its inputs or its "
+                f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} "
+                f"evaluates to "
+                f"{values[j, i]!r}, its certain bounds are [{lower[j, i]!r}, {upper[j, i]!r}]; the model, its inputs "
+                f"or its "
                 "numerics changed: attach the ones that were indexed, or index again with overwrite=True"
             )
         tolerance = self.tolerance

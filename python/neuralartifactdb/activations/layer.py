@@ -114,8 +114,16 @@ class Layer:
         full = 4 * index.n_indexed * index.info.n_neurons
         share = f", {index.n_bytes / full:.1%} of float32" if full else ""
         kept = "every activation" if index.keeps_all else f"{self.bits} bits per activation"
-        part = "" if index.n_indexed == index.n_inputs else f"\n  unfinished: {index.n_indexed:,} of {index.n_inputs:,} inputs; run the index call again"
-        attached = "" if index.source is not None or index.keeps_all else "\n  nothing attached: queries that need the model will say how to attach it"
+        part = (
+            ""
+            if index.n_indexed == index.n_inputs
+            else f"\n  unfinished: {index.n_indexed:,} of {index.n_inputs:,} inputs; run the index call again"
+        )
+        attached = (
+            ""
+            if index.source is not None or index.keeps_all
+            else "\n  nothing attached: queries that need the model will say how to attach it"
+        )
         return (
             f"Layer({self._key!r}: shape {index.info.shape}, {index.info.dtype}, {index.n_indexed:,} inputs)\n"
             f"  {format_bytes(index.n_bytes)} on disk{share}; keeps {kept}{part}{attached}"
@@ -128,9 +136,14 @@ class Layer:
         flat = flat_neurons(neuron, self.shape, self._key)
         if len(flat) != 1:
             raise DtypeError(
-                f"layer[...] is one neuron, got a group of {len(flat)}; for a group use layer.score(neurons), layer.highest or layer.nearest"
+                f"layer[...] is one neuron, got a group of {len(flat)}; for a group use layer.score(neurons), "
+                f"layer.highest or layer.nearest"
             )
-        text = f"{int(neuron)}" if isinstance(neuron, (int, np.integer)) else ", ".join(str(int(c)) for c in np.atleast_1d(neuron))
+        text = (
+            f"{int(neuron)}"
+            if isinstance(neuron, (int, np.integer))
+            else ", ".join(str(int(c)) for c in np.atleast_1d(neuron))
+        )
         return GroupScore(self._key, flat, "sum", text=f"{self._source}[{text}]", database_token=self._view().token)
 
     __iter__ = None  # a layer is not a sequence, though it can be indexed
@@ -204,8 +217,8 @@ class Layer:
         """The k inputs that most (or least) excite a group of neurons, exactly.
 
         Args:
-            neurons: the group: an int (flat index), one coordinate tuple, a list or array of these, a slice, a bool array of
-                the layer's shape, or None for the whole layer.
+            neurons: the group: an int (flat index), one coordinate tuple, a list or array of these, a slice, a bool
+                array of the layer's shape, or None for the whole layer.
             k: how many; more than there are gives all.
             score: "sum", "mean", "min", "max" or "l2" (the root of the sum of squares) of the group's activations.
             weights: float (g,), signed, one per neuron; only with "sum".
@@ -254,8 +267,8 @@ class Layer:
         """The k inputs that look most alike to a target, as a group of neurons sees them, exactly.
 
         Args:
-            target: an int = input id; a str = key (`nadb.key(v)` for integer keys); ints = ids whose mean activation is the
-                target; floats (g,) = the vector itself.
+            target: an int = input id; a str = key (`nadb.key(v)` for integer keys); ints = ids whose mean activation
+                is the target; floats (g,) = the vector itself.
             neurons: the group, as for `highest`.
             k: how many; more than there are gives all.
             input: instead of a target, an input that is not in the dataset, as the dataset would give it.
@@ -277,17 +290,22 @@ class Layer:
         view = self._view()
         count = checked_k(k)
         if (target is None) == (input is None):
-            raise DtypeError("nearest needs either a target (an id, a key, ids, a float vector) or input=, got " + ("both" if input is not None else "neither"))
+            raise DtypeError(
+                "nearest needs either a target (an id, a key, ids, a float vector) or input=, got "
+                + ("both" if input is not None else "neither")
+            )
         if input is not None:
-            target = activations_of(input, view.index(self._key), flat_neurons(neurons, self.shape, self._key), evaluator)
+            target = activations_of(
+                input, view.index(self._key), flat_neurons(neurons, self.shape, self._key), evaluator
+            )
         leaf, found = self._distance(view, target, neurons, metric, weights, evaluator)
         extra = [f"k={count}"]
         extra += [f"metric={metric!r}"] if metric != "l2" else []
         extra += ["weights=..."] if weights is not None else []
         extra += [] if include_target else ["include_target=False"]
         extra += ["where=..."] if where is not None else []
-        text = f"{self._source}.nearest({_shown(target) if input is None else "input=..."}, {_shown(neurons)}, {', '.join(extra)})"
-        exclude = None if include_target else found.ids
+        text = f"{self._source}.nearest({_shown(target) if input is None else 'input=...'}, {_shown(neurons)}, {',
+        '.join(extra)})" exclude = None if include_target else found.ids
         query = Query(leaf, text, k=count, largest=False, is_distance=True, exclude=exclude)
         return run_query(view, query, Options(where, limits, on_progress, explain), evaluator)
 
@@ -311,7 +329,9 @@ class Layer:
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
         """
-        return filter_inputs(self._view(), f"{self._source}.filter", condition, limit, Options(where, limits, on_progress, explain))
+        return filter_inputs(
+            self._view(), f"{self._source}.filter", condition, limit, Options(where, limits, on_progress, explain)
+        )
 
     def top_k(
         self,
@@ -335,11 +355,13 @@ class Layer:
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
         """
-        return top_k_inputs(self._view(), f"{self._source}.top_k", expression, k, largest, Options(where, limits, on_progress, explain))
+        return top_k_inputs(
+            self._view(), f"{self._source}.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
+        )
 
     # ---- values ----------------------------------------------------------------------------------------------------
 
-    def values(self, ids: Any, neurons: Any = None) -> NDArray:
+    def values(self, ids: Any, neurons: Any = None) -> NDArray[Any]:
         """Exact activations of inputs.
 
         Args:
@@ -365,8 +387,8 @@ class Layer:
         Args:
             ids: an int or ints (n,). For several, a neuron counts with the least of its values over them.
             k: how many; more than there are gives all.
-            by: "activation", or "percentile": the share of the indexed inputs whose activation certainly lies lower. It is as
-                fine as the partitions of the index: inputs in the same partition do not count.
+            by: "activation", or "percentile": the share of the indexed inputs whose activation certainly lies lower.
+                It is as fine as the partitions of the index: inputs in the same partition do not count.
 
         Returns:
             int64 flat indices, most active first; ties by index.
@@ -380,7 +402,8 @@ class Layer:
         columns = Evaluator().columns({self._key: (index, everything)}, wanted)[self._key].astype(np.float64)
         if by == "percentile":
             columns = np.stack(
-                [sum(segment.count_below(everything, column) for segment in index.segments) for column in columns.T], axis=1
+                [sum(segment.count_below(everything, column) for segment in index.segments) for column in columns.T],
+                axis=1,
             ).astype(np.float64)
         strength = columns.min(axis=1)
         return np.lexsort((everything, -strength))[:count].astype(np.int64)
@@ -391,8 +414,8 @@ def filter_inputs(view: View, call: str, condition: Any, limit: int | None, opti
     if not isinstance(condition, Expression) or not condition.is_condition:
         raise DtypeError(f"filter needs a condition such as layer[3] > 2.0, got {_shown(condition)}")
     count = None if limit is None else checked_k(limit, "limit")
-    text = f"{call}({condition!r}{'' if limit is None else f', limit={count}'}{'' if options.where is None else ', where=...'})"
-    return run_query(view, Query(condition, text, k=count, is_filter=True), options)
+    text = f"{call}({condition!r}{'' if limit is None else f', limit={count}'}{'' if options.where is None else ',
+    where=...'})" return run_query(view, Query(condition, text, k=count, is_filter=True), options)
 
 
 def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, options: Options) -> Result | Plan:
@@ -401,7 +424,9 @@ def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, 
         raise DtypeError(f"top_k needs an expression such as layer[3] - layer[7], got {_shown(expression)}")
     count = checked_k(k)
     extra = ("" if largest else ", largest=False") + ("" if options.where is None else ", where=...")
-    return run_query(view, Query(expression, f"{call}({expression!r}, k={count}{extra})", k=count, largest=bool(largest)), options)
+    return run_query(
+        view, Query(expression, f"{call}({expression!r}, k={count}{extra})", k=count, largest=bool(largest)), options
+    )
 
 
 def _checked_ids(ids: Any, index: LayerIndex) -> tuple[NDArray[np.int64], bool]:

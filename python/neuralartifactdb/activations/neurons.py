@@ -1,7 +1,7 @@
 """Groups of neurons: from what users write to distinct flat indices, in the order given.
 
-An int, one coordinate tuple (always one neuron), a list or array of these, a slice, a bool array of the layer's shape, or
-None (the whole layer). Implements design section 7, "A group of neurons".
+An int, one coordinate tuple (always one neuron), a list or array of these, a slice, a bool array of the layer's shape,
+or None (the whole layer). Implements design section 7, "A group of neurons".
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def flat_neurons(neurons: Any, shape: tuple[int, ...], layer: str) -> NDArray[np
         flat = np.array([_from_item(item, shape, layer, i) for i, item in enumerate(neurons)], dtype=np.int64)
     else:
         raise DtypeError(
-            "`neurons` must be an int, a coordinate tuple, a list or array of these, a slice, a bool array of the layer's "
+            "`neurons` must be an int, a coordinate tuple, a list or array of these, a slice, a bool array of the "
+            "layer's "
             f"shape or None, got {type(neurons).__name__}"
         )
     if flat.size == 0:
@@ -52,7 +53,8 @@ def flat_neurons(neurons: Any, shape: tuple[int, ...], layer: str) -> NDArray[np
     if unique.size != flat.size:
         position = int(np.setdiff1d(np.arange(flat.size), first)[0])
         raise InvalidValueError(
-            f"`neurons` must be distinct, got {int(flat[position])} again at position {position}; use weights= to count one twice"
+            f"`neurons` must be distinct, got {int(flat[position])} again at position {position}; use weights= to "
+            f"count one twice"
         )
     return flat
 
@@ -66,20 +68,26 @@ def _from_item(item: Any, shape: tuple[int, ...], layer: str, position: int) -> 
         return _from_coordinates(item, shape, layer, position)
     if _is_int(item):
         return _checked(int(item), int(np.prod(shape, dtype=np.int64)), shape, layer, position)
-    raise DtypeError(f"`neurons` must hold ints or coordinate tuples, got {item!r} ({type(item).__name__}) at position {position}")
+    raise DtypeError(
+        f"`neurons` must hold ints or coordinate tuples, got {item!r} ({type(item).__name__}) at position {position}"
+    )
 
 
 def _checked(value: int, n_neurons: int, shape: tuple[int, ...], layer: str, position: int | None) -> int:
     if not 0 <= value < n_neurons:
         where = "" if position is None else f" at position {position}"
-        raise IdError(f"`neurons` must lie in [0, {n_neurons}), got {value}{where}; the layer is {layer} with shape {shape}")
+        raise IdError(
+            f"`neurons` must lie in [0, {n_neurons}), got {value}{where}; the layer is {layer} with shape {shape}"
+        )
     return value
 
 
 def _from_coordinates(item: tuple[Any, ...], shape: tuple[int, ...], layer: str, position: int | None) -> int:
     where = "" if position is None else f" at position {position}"
     if not all(_is_int(c) for c in item):
-        raise DtypeError(f"a neuron's coordinates must be ints, got {item!r}{where}; a tuple is one neuron, a list is a group")
+        raise DtypeError(
+            f"a neuron's coordinates must be ints, got {item!r}{where}; a tuple is one neuron, a list is a group"
+        )
     if len(item) != len(shape):
         raise IdError(
             f"a neuron of {layer} has {len(shape)} coordinates (shape {shape}), got {item!r}{where}; "
@@ -87,11 +95,13 @@ def _from_coordinates(item: tuple[Any, ...], shape: tuple[int, ...], layer: str,
         )
     for axis, (coordinate, size) in enumerate(zip(item, shape, strict=True)):
         if not 0 <= coordinate < size:
-            raise IdError(f"coordinate {axis} of {item!r}{where} must lie in [0, {size}); the layer is {layer} with shape {shape}")
+            raise IdError(
+                f"coordinate {axis} of {item!r}{where} must lie in [0, {size}); the layer is {layer} with shape {shape}"
+            )
     return int(np.ravel_multi_index(tuple(int(c) for c in item), shape))
 
 
-def _from_array(array: NDArray, shape: tuple[int, ...], layer: str) -> NDArray[np.int64]:
+def _from_array(array: NDArray[Any], shape: tuple[int, ...], layer: str) -> NDArray[np.int64]:
     if array.dtype == np.bool_:
         if array.shape not in (shape, (int(np.prod(shape, dtype=np.int64)),)):
             raise InvalidValueError(f"a bool array of neurons must have the layer's shape {shape}, got {array.shape}")
@@ -102,9 +112,14 @@ def _from_array(array: NDArray, shape: tuple[int, ...], layer: str) -> NDArray[n
         raise DtypeError(f"an array of neurons must hold ints or bools, got {array.dtype}")
     n_neurons = int(np.prod(shape, dtype=np.int64))
     if array.ndim == 2 and array.shape[1] == len(shape):
-        return np.array([_from_coordinates(tuple(int(c) for c in row), shape, layer, i) for i, row in enumerate(array)], dtype=np.int64)
+        return np.array(
+            [_from_coordinates(tuple(int(c) for c in row), shape, layer, i) for i, row in enumerate(array)],
+            dtype=np.int64,
+        )
     if array.ndim > 1:
-        raise InvalidValueError(f"an array of neurons must be 1-D (flat indices) or (g, {len(shape)}) coordinates, got {array.shape}")
+        raise InvalidValueError(
+            f"an array of neurons must be 1-D (flat indices) or (g, {len(shape)}) coordinates, got {array.shape}"
+        )
     flat = np.atleast_1d(array).astype(np.int64)
     wrong = np.flatnonzero((flat < 0) | (flat >= n_neurons))
     if wrong.size:

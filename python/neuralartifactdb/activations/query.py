@@ -20,7 +20,7 @@ from neuralartifactdb.activations.scores import GroupScore, exact_scores
 from neuralartifactdb.activations.where import ids_where
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.expressions.evaluate import evaluate
-from neuralartifactdb.expressions.tree import Column, Expression, leaves, scored, source
+from neuralartifactdb.expressions.tree import Column, Expression, leaves, scored
 from neuralartifactdb.limits import Limits
 from neuralartifactdb.results import Plan, Result, ResultContext, Stats, Verification
 from neuralartifactdb.search import Outcome, Prediction, Progress, bounded_search
@@ -33,12 +33,28 @@ _MOST_RESTARTS = 8
 _VERIFY_BYTES = 64 << 20
 
 
+class QueryContext(ResultContext, Protocol):
+    """The database behind results, before a query has given it the check by brute force."""
+
+    def with_verification(self, check: Callable[[Result, int | None], Verification]) -> ResultContext:
+        """The same with that check."""
+        ...
+
+
 class View(Protocol):
     """What a query needs of the database, at one version."""
 
     token: Any
-    n_inputs: int
-    context: ResultContext
+
+    @property
+    def context(self) -> QueryContext:
+        """The database behind results."""
+        ...
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the database."""
+        ...
 
     def index(self, key: str) -> LayerIndex:
         """The activation index of that key."""
@@ -96,7 +112,9 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
         evaluator: counts what was evaluated on the way here (a target), or None.
     """
     if options.limits is not None and not isinstance(options.limits, Limits):
-        raise DtypeError(f"limits must be a nadb.Limits, got {type(options.limits).__name__}; write limits=nadb.Limits(theta=1.1)")
+        raise DtypeError(
+            f"limits must be a nadb.Limits, got {type(options.limits).__name__}; write limits=nadb.Limits(theta=1.1)"
+        )
     evaluator = evaluator or Evaluator()
     indexes = _indexes(view, query.expression)
     n_candidates = min((index.n_indexed for index in indexes.values()), default=view.n_inputs)
@@ -118,7 +136,10 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
             )
             break
         except ToleranceWidened:
-            _log.warning("values of %s deviate more than the index allows for; asking again with wider intervals", sorted(indexes))
+            _log.warning(
+                "values of %s deviate more than the index allows for; asking again with wider intervals",
+                sorted(indexes),
+            )
     else:
         raise RuntimeError(f"the values of {sorted(indexes)} keep deviating; index again with overwrite=True")
     if isinstance(found, Prediction):
@@ -153,7 +174,8 @@ def _plan(query: Query, found: Prediction, n_bytes: int, indexes: dict[str, Laye
     bits = [segment.bits for index in indexes.values() for segment in index.segments if not segment.keeps_values]
     if found.evaluations > 1_000 and bits and max(bits) < 12:
         advice.append(
-            f"a larger storage= keeps more than {max(bits)} bits per activation: one bit more about halves the inputs to infer"
+            f"a larger storage= keeps more than {max(bits)} bits per activation: one bit more about halves the inputs "
+            f"to infer"
         )
     if found.evaluations > 1_000 and not query.is_filter:
         advice.append("limits=nadb.Limits(theta=1.1) returns scores within 10% of the best ones after fewer inputs")
@@ -193,9 +215,14 @@ def _result(
             f"({index.n_inputs:,} inputs): run the same index call again to go on"
         )
     elif n_candidates < view.n_inputs:
-        guarantee = f"{guarantee} over the {n_candidates:,} indexed inputs; {view.n_inputs - n_candidates:,} later ones are not indexed"
+        guarantee = f"{guarantee} over the {n_candidates:,} indexed inputs; {view.n_inputs - n_candidates:,} later ones
+        are not indexed"
     tolerance = max(
-        (indexes[leaf.layer].largest_tolerance(leaf.neurons) for leaf in leaves(query.expression) if isinstance(leaf, GroupScore)),
+        (
+            indexes[leaf.layer].largest_tolerance(leaf.neurons)
+            for leaf in leaves(query.expression)
+            if isinstance(leaf, GroupScore)
+        ),
         default=0.0,
     )
     stats = Stats(
@@ -216,7 +243,7 @@ def _result(
         tolerance=tolerance,
         stats=stats,
         query=query.text,
-        context=view.context.with_verification(check),
+        _context=view.context.with_verification(check),
     )
 
 
@@ -261,7 +288,11 @@ class _BruteForce:
                 largest = max(largest, np.inf if np.isnan(difference) else difference)
         if result.tolerance > 0 and not equal and not query.is_filter and largest <= self._score_tolerance():
             equal = self._equal_within(result, values, ids)
-        return Verification(equal=equal and (largest == 0 or largest <= self._score_tolerance()), n_checked=len(ids), largest_difference=largest)
+        return Verification(
+            equal=equal and (largest == 0 or largest <= self._score_tolerance()),
+            n_checked=len(ids),
+            largest_difference=largest,
+        )
 
     def _score_tolerance(self) -> float:
         """How far a score may lie from the indexed one: the group's tolerances added up."""
@@ -307,14 +338,15 @@ class _BruteForce:
                 scores[begin : begin + len(chunk)] = evaluate(also, held, n=len(chunk)).lower
         return values, scores
 
-    def _rows(self, ids: NDArray[np.int64]) -> dict[str, NDArray]:
+    def _rows(self, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Every activation of the layers for `ids`: evaluated afresh where something is attached, else the kept ones."""
-        rows: dict[str, NDArray] = {}
+        rows: dict[str, NDArray[Any]] = {}
         by_source: dict[int, list[LayerIndex]] = {}
         for index in self._indexes.values():
             if index.source is None and index.keeps_all:
                 rows[index.key] = np.concatenate(
-                    [segment.rows(ids[where]) for segment, where in index.by_segment(ids)] or [np.empty((0, 1), np.float32)]
+                    [segment.rows(ids[where]) for segment, where in index.by_segment(ids)]
+                    or [np.empty((0, 1), np.float32)]
                 )
             else:
                 by_source.setdefault(id(index.require_source(len(ids))), []).append(index)

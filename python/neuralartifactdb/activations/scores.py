@@ -1,8 +1,8 @@
 """How a group of neurons is scored: terms per neuron, a combination, a last step; for intervals and exact values alike.
 
-`highest` and `nearest` are scores of a group, and so is one neuron in an expression (`layer[3]`). Terms, sums and the last
-step are float64 in the order of the group, for bounds and exact values by the same code. Implements design section 3, "One
-arithmetic".
+`highest` and `nearest` are scores of a group, and so is one neuron in an expression (`layer[3]`). Terms, sums and the
+last step are float64 in the order of the group, for bounds and exact values by the same code. Implements design
+section 3, "One arithmetic".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Leaf
 
-__all__ = ["GroupScore", "METRICS", "SCORES", "Accumulation", "exact_scores"]
+__all__ = ["METRICS", "SCORES", "Accumulation", "GroupScore", "exact_scores"]
 
 SCORES = ("sum", "mean", "min", "max", "l2")
 METRICS = ("l1", "l2", "linf", "cosine")
@@ -128,11 +128,13 @@ class GroupScore(Leaf):
     ) -> Intervals:
         """1 - dot / (|a| |t|), NULL where a norm is 0.
 
-        Each step is a monotone float operation of one operand for fixed others, so ends of the operands give ends of the
-        result; which end of the norm matters depends on the sign of the dot product's end.
+        Each step is a monotone float operation of one operand for fixed others, so ends of the operands give ends of
+        the result; which end of the norm matters depends on the sign of the dot product's end.
         """
         assert self.target is not None
-        norm_of_target = np.sqrt(_core.combine_terms(np.ascontiguousarray((self.target * self.target)[:, None]), "sum"))[0]
+        norm_of_target = np.sqrt(
+            _core.combine_terms(np.ascontiguousarray((self.target * self.target)[:, None]), "sum")
+        )[0]
         low = np.sqrt(square_lower) * norm_of_target
         high = np.sqrt(square_upper) * norm_of_target
         may_be_null = low == 0
@@ -165,7 +167,7 @@ def _normalised(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Inter
     return Intervals(lower, upper, undefined)
 
 
-def exact_scores(leaf: GroupScore, columns: NDArray) -> Intervals:
+def exact_scores(leaf: GroupScore, columns: NDArray[Any]) -> Intervals:
     """Point intervals of a leaf for exact values.
 
     Args:
@@ -178,7 +180,18 @@ def exact_scores(leaf: GroupScore, columns: NDArray) -> Intervals:
     for pass_ in leaf.accumulations():
         out = np.empty(n, dtype=np.float64)
         _core.value_bounds(
-            rows, len(columns), max(n, 1), n, columns.dtype.name, pass_.term, pass_.combine, pass_.targets, pass_.weights, None, out, None
+            rows,
+            len(columns),
+            max(n, 1),
+            n,
+            columns.dtype.name,
+            pass_.term,
+            pass_.combine,
+            pass_.targets,
+            pass_.weights,
+            None,
+            out,
+            None,
         )
         parts.append((out, out))
     return leaf.finish(parts)
@@ -193,11 +206,15 @@ def checked_weights(weights: Any, n_neurons: int, *, signed: bool) -> NDArray[np
         raise DtypeError(f"weights must be numbers, got dtype {array.dtype}")
     array = np.ascontiguousarray(array, dtype=np.float64)
     if array.shape != (n_neurons,):
-        raise InvalidValueError(f"weights must have one number per neuron of the group, shape ({n_neurons},), got {array.shape}")
+        raise InvalidValueError(
+            f"weights must have one number per neuron of the group, shape ({n_neurons},), got {array.shape}"
+        )
     wrong = np.flatnonzero(~np.isfinite(array))
     if wrong.size:
         raise InvalidValueError(f"weights must be finite, got {array[wrong[0]]} at position {wrong[0]}")
     if not signed and (array < 0).any():
         position = int(np.flatnonzero(array < 0)[0])
-        raise InvalidValueError(f"weights of a distance must not be negative, got {array[position]} at position {position}")
+        raise InvalidValueError(
+            f"weights of a distance must not be negative, got {array[position]} at position {position}"
+        )
     return array

@@ -81,13 +81,13 @@ class ActivationSegment:
             ranges.extend((base + j * n_bytes, n_bytes) for j in neurons.tolist())
         return self.reader.read_many(name, ranges)
 
-    def _stored(self, name: str, ranges: list[tuple[int, int]]) -> list[NDArray]:
+    def _stored(self, name: str, ranges: list[tuple[int, int]]) -> list[NDArray[Any]]:
         """Stored values at (first, number) positions of an array of this segment, in compute dtype."""
         item = itemsize(self.dtype)
         parts = self.reader.read_many(name, [(first * item, number * item) for first, number in ranges])
         return [widen(np.frombuffer(part, dtype=STORAGE_DTYPES[self.dtype]), self.dtype) for part in parts]
 
-    def partition_bounds(self, neurons: NDArray[np.int64]) -> NDArray:
+    def partition_bounds(self, neurons: NDArray[np.int64]) -> NDArray[Any]:
         """Least and greatest value of each partition, (g, P, 2) in compute dtype; empty ones are (inf, -inf)."""
         pairs = 2 << self.bits
         parts = self._stored("bounds", [(j * pairs, pairs) for j in neurons.tolist()])
@@ -122,14 +122,18 @@ class ActivationSegment:
         """
         n = last - first
         if self.is_open:
-            return Intervals(np.full(n, -np.inf), np.full(n, np.inf), np.full(n, True) if leaf.kind == "cosine" else None)
+            return Intervals(
+                np.full(n, -np.inf), np.full(n, np.inf), np.full(n, True) if leaf.kind == "cosine" else None
+            )
         first_group = (first - self.first) // self.row_group
         last_group = -(-(last - self.first) // self.row_group)
         base = self.first + first_group * self.row_group
         n_read = min(last_group * self.row_group, self.n) - first_group * self.row_group
         rows = self._group_rows(leaf.neurons, first_group, last_group)
         parts = []
-        tables = None if self.keeps_values else _GroupTables(self, leaf.neurons, first_group, last_group, extra_tolerance)
+        tables = (
+            None if self.keeps_values else _GroupTables(self, leaf.neurons, first_group, last_group, extra_tolerance)
+        )
         for pass_ in leaf.accumulations():
             lower = np.empty(n_read, dtype=np.float64)
             upper = lower if tables is None else np.empty(n_read, dtype=np.float64)
@@ -146,7 +150,7 @@ class ActivationSegment:
 
     # ---- single inputs ---------------------------------------------------------------------------------------------
 
-    def value_bounds_at(self, neurons: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
+    def value_bounds_at(self, neurons: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bounds of single activations as indexed, two arrays (g, len(ids)) float64; equal where the value is stored."""
         lower = np.full((len(neurons), len(ids)), -np.inf)
         upper = np.full((len(neurons), len(ids)), np.inf)
@@ -188,7 +192,7 @@ class ActivationSegment:
         bounds = self.partition_bounds(neurons).astype(np.float64)
         return bounds[:, :, 0].min(axis=1), bounds[:, :, 1].max(axis=1)
 
-    def rows(self, ids: NDArray[np.int64], neurons: NDArray[np.int64] | None = None) -> NDArray:
+    def rows(self, ids: NDArray[np.int64], neurons: NDArray[np.int64] | None = None) -> NDArray[Any]:
         """Kept activations of `ids`, (len(ids), g) in compute dtype. Only for segments that keep values."""
         wanted = np.arange(self.n_neurons, dtype=np.int64) if neurons is None else neurons
         out = np.empty((len(ids), len(wanted)), dtype=compute_dtype(self.dtype))
@@ -276,5 +280,15 @@ class _GroupTables:
             stored = self._maxima[j]
             maxima.append(None if stored is None else _core.term_table(pass_.term, stored, stored, target, weight))
         _core.code_bounds(
-            rows, self._n_neurons, segment.row_group, n, segment.bits, tables, maxima, self._starts, pass_.combine, lower, upper
+            rows,
+            self._n_neurons,
+            segment.row_group,
+            n,
+            segment.bits,
+            tables,
+            maxima,
+            self._starts,
+            pass_.combine,
+            lower,
+            upper,
         )

@@ -49,7 +49,7 @@ class Source(Protocol):
     seconds_per_input: Mapping[int, float]
     rows_run: int
 
-    def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray]:
+    def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Exact activations, {layer: (len(ids), M) in compute dtype}."""
         ...
 
@@ -86,10 +86,10 @@ class _HostSource:
         self.seconds_per_input: dict[int, float] = {}
         self.rows_run = 0
 
-    def rows(self, ids: NDArray[np.int64]) -> NDArray:
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         raise NotImplementedError  # pragma: no cover  (each source defines it)
 
-    def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray]:
+    def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Exact activations of `ids`, (len(ids), M) in compute dtype."""
         values = self.rows(ids)
         self.rows_run += len(ids)
@@ -99,7 +99,7 @@ class _HostSource:
 
     def tolerance(self, layer: str) -> None:
         """None: the same ids give the same bits."""
-        return None
+        return
 
     def describe(self) -> dict[str, Any]:
         """What does not depend on the inputs."""
@@ -115,7 +115,8 @@ class _HostSource:
         hashes = self._hashes(ids)
         if self._hashes(ids[::-1])[::-1] != hashes:
             raise InvalidValueError(
-                "two reads of the same input must give the same activations, and did not: the function is random, or depends on "
+                "two reads of the same input must give the same activations, and did not: the function is random, or "
+                "depends on "
                 "which ids are asked for together; make it deterministic"
             )
         return {**self.describe(), "inputs": {"n": self.n_inputs, "ids": ids, "hashes": hashes}}
@@ -131,7 +132,10 @@ class _HostSource:
         current = self._hashes([i for i, _ in pairs])
         changed = [i for (i, before), after in zip(pairs, current, strict=True) if before != after]
         if changed:
-            return [f"input {changed[0]} has other activations than when it was indexed ({len(changed)} of {len(pairs)} sampled inputs differ)"]
+            return [
+                f"input {changed[0]} has other activations than when it was indexed ({len(changed)} of {len(pairs)} "
+                f"sampled inputs differ)"
+            ]
         return []
 
     def _hashes(self, ids: Sequence[int]) -> list[str]:
@@ -142,7 +146,8 @@ class _HostSource:
 class ArraySource(_HostSource):
     """Activations given as an array of shape (n_inputs, *shape), or as the path of such a `.npy` file.
 
-    A file is read row by row when it is needed; it is never mapped, since a file truncated under a map kills the process.
+    A file is read row by row when it is needed; it is never mapped, since a file truncated under a map kills the
+    process.
     """
 
     kind = "array"
@@ -161,7 +166,7 @@ class ArraySource(_HostSource):
         batch = max(1, min(4096, (32 << 20) // max(1, info.n_neurons * 8)))
         super().__init__(layer, info, int(shape[0]), batch)
 
-    def rows(self, ids: NDArray[np.int64]) -> NDArray:
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         """Rows `ids` as (len(ids), M) in compute dtype."""
         rows = np.asarray(self._array[ids])
         return to_compute(rows.reshape(len(ids), -1), self.layers[self.layer].dtype)
@@ -175,7 +180,8 @@ class ArraySource(_HostSource):
 class FunctionSource(_HostSource):
     """Activations given by a function of ids: `evaluate(ids int64[n]) -> array (n, *shape)`.
 
-    The function must be deterministic and must not depend on which ids are asked for together; `fingerprint` names its version.
+    The function must be deterministic and must not depend on which ids are asked for together; `fingerprint` names its
+    version.
     """
 
     kind = "function"
@@ -195,11 +201,15 @@ class FunctionSource(_HostSource):
         if n_inputs < 0:
             raise InvalidValueError(f"n_inputs must be at least 0, got {n_inputs}")
         if not isinstance(fingerprint, str) or not fingerprint:
-            raise DtypeError(f"fingerprint must be a non-empty str naming the version of the function, got {fingerprint!r}")
+            raise DtypeError(
+                f"fingerprint must be a non-empty str naming the version of the function, got {fingerprint!r}"
+            )
         shape = (shape,) if isinstance(shape, (int, np.integer)) else shape
         self._shape = tuple(int(s) for s in shape)
         if not self._shape or min(self._shape) < 1:
-            raise InvalidValueError(f"shape must be one input's activation shape, axes of at least 1, got {self._shape}")
+            raise InvalidValueError(
+                f"shape must be one input's activation shape, axes of at least 1, got {self._shape}"
+            )
         self._function = function
         self._fingerprint = fingerprint
         dtype = "float32"
@@ -209,7 +219,7 @@ class FunctionSource(_HostSource):
         batch = max(1, min(1024, (32 << 20) // max(1, info.n_neurons * 8)))
         super().__init__(layer, info, int(n_inputs), batch)
 
-    def _call(self, ids: NDArray[np.int64]) -> NDArray:
+    def _call(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         values = np.asarray(self._function(ids))
         expected = (len(ids), *self._shape)
         if values.shape != expected:
@@ -219,12 +229,14 @@ class FunctionSource(_HostSource):
             )
         return values
 
-    def rows(self, ids: NDArray[np.int64]) -> NDArray:
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         """The function's values for `ids` as (len(ids), M) in compute dtype."""
         values = self._call(np.array(ids, dtype=np.int64))
         name = self.layers[self.layer].dtype
         if storage_dtype(values.dtype) != name:
-            raise StaleIndexError(f"evaluate returned {values.dtype}, expected the dtype of its first call ({name}); cast inside it")
+            raise StaleIndexError(
+                f"evaluate returned {values.dtype}, expected the dtype of its first call ({name}); cast inside it"
+            )
         return to_compute(values.reshape(len(ids), -1), name)
 
     def describe(self) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def resolve_target(
     """The vector that distances are measured from.
 
     Args:
-        target: integer = id; str or `Key` = key; integers = ids whose mean activation it is; floats = the vector itself.
+        target: integer = id; str or `Key` = key; integers = ids whose mean activation it is; floats = the vector
+            itself.
         index: the layer.
         neurons: the group, int64 (g,).
         evaluator: runs the target's inputs.
@@ -76,7 +77,8 @@ def resolve_target(
             return Target(_vector(array, len(neurons)), np.empty(0, dtype=np.int64))
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise DtypeError(
-                f"a target must be an id (int), a key (str or nadb.key(...)), ids, or a float vector of length {len(neurons)}, "
+                f"a target must be an id (int), a key (str or nadb.key(...)), ids, or a float vector of length "
+                f"{len(neurons)}, "
                 f"got {type(target).__name__} (dtype {array.dtype}, shape {array.shape})"
             )
         if array.size == 0:
@@ -103,7 +105,8 @@ def activations_of(
     evaluate_items = getattr(source, "evaluate_items", None)
     if source is None or evaluate_items is None:
         raise NotAttachedError(
-            f"input= runs the model on a new input, and {'nothing' if source is None else f'a {source.kind}'} is attached to "
+            f"input= runs the model on a new input, and {'nothing' if source is None else f'a {source.kind}'} is "
+            f"attached to "
             f"{index.key}; attach the model, or give the input's activations of the group as a float vector"
         )
     before = source.rows_run
@@ -115,7 +118,7 @@ def activations_of(
 
 def target_columns(
     index: LayerIndex, neurons: NDArray[np.int64], ids: NDArray[np.int64], evaluator: Evaluator
-) -> NDArray:
+) -> NDArray[Any]:
     """Exact activations of the target's inputs, (g, n): from the index where it has them all, else by running them."""
     if index.segments and int(ids.max()) < index.n_indexed:
         stored = np.empty((len(neurons), len(ids)))
@@ -131,9 +134,11 @@ def target_columns(
     return evaluator.columns({index.key: (index, neurons)}, ids)[index.key]
 
 
-def _vector(array: NDArray, n_neurons: int) -> NDArray[np.float64]:
+def _vector(array: NDArray[Any], n_neurons: int) -> NDArray[np.float64]:
     if array.shape != (n_neurons,):
-        raise InvalidValueError(f"a target vector must have one value per neuron of the group, shape ({n_neurons},), got {array.shape}")
+        raise InvalidValueError(
+            f"a target vector must have one value per neuron of the group, shape ({n_neurons},), got {array.shape}"
+        )
     wrong = np.flatnonzero(~np.isfinite(array))
     if wrong.size:
         raise InvalidValueError(f"a target vector must be finite, got {array[wrong[0]]} at position {int(wrong[0])}")

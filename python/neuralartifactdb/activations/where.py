@@ -43,14 +43,17 @@ def ids_where(where: Any, n_inputs: int, database_token: Any) -> NDArray[np.int6
         flags = np.asarray(where(ids))
         if flags.dtype != np.bool_ or flags.shape != ids.shape:
             raise DtypeError(
-                f"`where` as a callable gets int64 ids of shape ({n_inputs},) and must return as many bools, got {flags.dtype} "
+                f"`where` as a callable gets int64 ids of shape ({n_inputs},) and must return as many bools, got "
+                f"{flags.dtype} "
                 f"of shape {flags.shape}"
             )
         return np.flatnonzero(flags).astype(np.int64)
     array = np.asarray(where)
     if array.dtype == np.bool_:
         if array.shape != (n_inputs,):
-            raise InvalidValueError(f"`where` as a bool array must have one bool per input, shape ({n_inputs},), got {array.shape}")
+            raise InvalidValueError(
+                f"`where` as a bool array must have one bool per input, shape ({n_inputs},), got {array.shape}"
+            )
         return np.flatnonzero(array).astype(np.int64)
     if array.size == 0:
         return np.empty(0, dtype=np.int64)
