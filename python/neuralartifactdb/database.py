@@ -358,7 +358,7 @@ class Database:
     def attach(
         self, model: Any, dataset: Any, *, name: str | None = None, capture: Capture | None = None
     ) -> list[Layer]:
-        """Attach the model and dataset that were indexed, in a later process: checks that they are the same, calibrates.
+        """Attach the model and dataset that were indexed, in a later process; checks that they are the same.
 
         Args:
             model: the torch module.

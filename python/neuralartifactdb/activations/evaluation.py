@@ -1,4 +1,4 @@
-"""Exact activations for a query: kept ones from disk, known ones from memory, the rest through the source, each input once.
+"""Exact activations for a query: kept ones from disk, known ones from memory, the rest through the source.
 
 Several layers of one model are evaluated in one forward pass.
 """

@@ -1,4 +1,4 @@
-"""One activation index as a query sees it: the segments of one version, what is attached, what this session has evaluated.
+"""One activation index as a query sees it: segments of one version, what is attached, what was evaluated before.
 
 Immutable but for the tolerance, which a query may widen when a re-evaluated value deviates (design section 4, "What
 exact means").

@@ -304,8 +304,9 @@ class Layer:
         extra += ["weights=..."] if weights is not None else []
         extra += [] if include_target else ["include_target=False"]
         extra += ["where=..."] if where is not None else []
-        text = f"{self._source}.nearest({_shown(target) if input is None else 'input=...'}, {_shown(neurons)}, {',
-        '.join(extra)})" exclude = None if include_target else found.ids
+        asked = "input=..., neurons=" if input is not None else f"{_shown(target)}, "
+        text = f"{self._source}.nearest({asked}{_shown(neurons)}, {', '.join(extra)})"
+        exclude = None if include_target else found.ids
         query = Query(leaf, text, k=count, largest=False, is_distance=True, exclude=exclude)
         return run_query(view, query, Options(where, limits, on_progress, explain), evaluator)
 
@@ -414,8 +415,9 @@ def filter_inputs(view: View, call: str, condition: Any, limit: int | None, opti
     if not isinstance(condition, Expression) or not condition.is_condition:
         raise DtypeError(f"filter needs a condition such as layer[3] > 2.0, got {_shown(condition)}")
     count = None if limit is None else checked_k(limit, "limit")
-    text = f"{call}({condition!r}{'' if limit is None else f', limit={count}'}{'' if options.where is None else ',
-    where=...'})" return run_query(view, Query(condition, text, k=count, is_filter=True), options)
+    extra = ("" if limit is None else f", limit={count}") + ("" if options.where is None else ", where=...")
+    text = f"{call}({condition!r}{extra})"
+    return run_query(view, Query(condition, text, k=count, is_filter=True), options)
 
 
 def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, options: Options) -> Result | Plan:

@@ -215,8 +215,8 @@ def _result(
             f"({index.n_inputs:,} inputs): run the same index call again to go on"
         )
     elif n_candidates < view.n_inputs:
-        guarantee = f"{guarantee} over the {n_candidates:,} indexed inputs; {view.n_inputs - n_candidates:,} later ones
-        are not indexed"
+        later = view.n_inputs - n_candidates
+        guarantee = f"{guarantee} over the {n_candidates:,} indexed inputs; {later:,} later ones are not indexed"
     tolerance = max(
         (
             indexes[leaf.layer].largest_tolerance(leaf.neurons)
@@ -339,7 +339,7 @@ class _BruteForce:
         return values, scores
 
     def _rows(self, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Every activation of the layers for `ids`: evaluated afresh where something is attached, else the kept ones."""
+        """Every activation of the layers for `ids`: evaluated afresh if something is attached, else the kept ones."""
         rows: dict[str, NDArray[Any]] = {}
         by_source: dict[int, list[LayerIndex]] = {}
         for index in self._indexes.values():

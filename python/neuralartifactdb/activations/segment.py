@@ -1,4 +1,4 @@
-"""One segment of an activation index, for reading: from codes, bounds and maxima (or kept values) to intervals of a score.
+"""One segment of an activation index, for reading: from codes and bounds (or kept values) to intervals of a score.
 
 The bytes are described in docs/FORMAT.md; all of them come through `storage.arrays.SegmentReader`, verified. Implements
 design section 4, step 3 of "Build".
@@ -151,7 +151,7 @@ class ActivationSegment:
     # ---- single inputs ---------------------------------------------------------------------------------------------
 
     def value_bounds_at(self, neurons: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Bounds of single activations as indexed, two arrays (g, len(ids)) float64; equal where the value is stored."""
+        """Bounds of single activations as indexed, two arrays (g, n) float64; equal where the value is stored."""
         lower = np.full((len(neurons), len(ids)), -np.inf)
         upper = np.full((len(neurons), len(ids)), np.inf)
         if self.is_open:

@@ -58,7 +58,7 @@ class Source(Protocol):
         ...
 
     def fingerprint(self, layer: str) -> dict[str, Any]:
-        """JSON values by which a later process knows whether it is the same source: `differences` compares with them."""
+        """JSON values by which a later process knows whether it is the same source, through `differences`."""
         ...
 
     def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
