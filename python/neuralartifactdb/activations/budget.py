@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, itemsize
+from neuralartifactdb.activations.dtypes import compute_dtype, itemsize
 from neuralartifactdb.activations.source import LayerInfo
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StorageBudgetError
 from neuralartifactdb.quantities import format_bytes, parse_bytes
@@ -237,11 +237,10 @@ def plan_segment(
         has_tolerance: whether a tolerance per neuron is stored too.
     """
     neurons, item = info.n_neurons, itemsize(info.dtype)
-    dtype = STORAGE_DTYPES[info.dtype]
-    tolerance = [("<f4", 4 * neurons, _CODE_ROW_BYTES)] if has_tolerance else []
+    tolerance = [(4 * neurons, _CODE_ROW_BYTES)] if has_tolerance else []
     value_rows = _row_group(n_inputs, _VALUE_ROW_BYTES // item, max(8, memory_limit // 4 // (neurons * item)))
     value_block = min(_VALUE_ROW_BYTES, max(512, value_rows * item))
-    all_bytes = segment_nbytes([(dtype, neurons * n_inputs * item, value_block), *tolerance], META_ALLOWANCE)
+    all_bytes = segment_nbytes([(neurons * n_inputs * item, value_block), *tolerance], META_ALLOWANCE)
     if storage.keeps_all or all_bytes <= storage.budget(n_inputs, neurons):
         return SegmentPlan(n_inputs, True, 0, 0, value_rows, value_block, all_bytes)
     budget = storage.budget(n_inputs, neurons)
@@ -258,15 +257,15 @@ def plan_segment(
         block = row_bytes if row_bytes >= 2_048 else _CODE_ROW_BYTES
         n_groups = -(-n_inputs // rows)
         fixed = [
-            ("u1", _code_bytes(n_inputs, rows, bits, neurons), block),
-            (dtype, neurons * partitions * 2 * item, _CODE_ROW_BYTES),
+            (_code_bytes(n_inputs, rows, bits, neurons), block),
+            (neurons * partitions * 2 * item, _CODE_ROW_BYTES),
             *tolerance,
         ]
         plain = segment_nbytes(fixed, META_ALLOWANCE)
         if plain > budget:
             break
-        starts = ("<u8", neurons * (n_groups + 1) * 8, _CODE_ROW_BYTES)
-        left = budget - segment_nbytes([*fixed, starts, (dtype, 0, _CODE_ROW_BYTES)], META_ALLOWANCE)
+        starts = (neurons * (n_groups + 1) * 8, _CODE_ROW_BYTES)
+        left = budget - segment_nbytes([*fixed, starts, (0, _CODE_ROW_BYTES)], META_ALLOWANCE)
         cap = 0
         if left > 0:
             # one checksum of 4 bytes per block of 4 KiB, and one block more for the rounding
@@ -277,7 +276,7 @@ def plan_segment(
         n_bytes = (
             plain
             if cap == 0
-            else segment_nbytes([*fixed, starts, (dtype, neurons * cap * item, _CODE_ROW_BYTES)], META_ALLOWANCE)
+            else segment_nbytes([*fixed, starts, (neurons * cap * item, _CODE_ROW_BYTES)], META_ALLOWANCE)
         )
         if best is not None and bits > 3 and cap < 0.01 * n_inputs and best.maxima_cap > cap:
             break
