@@ -201,8 +201,8 @@ def _probes(source: Source, build: LayerBuild) -> dict[str, Any]:
     ids = np.unique(np.linspace(0, n - 1, min(_PROBED_INPUTS, n)).astype(np.int64)) if n else np.empty(0, np.int64)
     n_neurons = build.info.n_neurons
     neurons = np.unique(np.linspace(0, n_neurons - 1, min(_PROBED_NEURONS, n_neurons)).astype(np.int64))
-    values = source.evaluate([build.layer], ids)[build.layer][:, neurons] if len(ids) else []
-    return {"ids": ids.tolist(), "neurons": neurons.tolist(), "values": [[float(v) for v in row] for row in values]}
+    values = source.evaluate([build.layer], ids)[build.layer][:, neurons].tolist() if len(ids) else []
+    return {"ids": ids.tolist(), "neurons": neurons.tolist(), "values": values}
 
 
 def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_indexed: int, storage: Any) -> None:

@@ -107,8 +107,8 @@ class GroupScore(Leaf):
         lower, upper = parts[0]
         if self.target is not None and self.kind == "cosine":
             return self._cosine(lower, upper, *parts[1])
-        lower, upper = self._last_step(lower), None if upper is lower else self._last_step(upper)
-        return _normalised(lower, lower if upper is None else upper)
+        low = self._last_step(lower)
+        return _normalised(low, low if upper is lower else self._last_step(upper))
 
     def _last_step(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """What follows the combination: monotone, so it maps ends to ends. -0.0 becomes 0.0."""

@@ -221,14 +221,15 @@ class ActivationSegment:
         if self.is_open:
             return np.zeros(len(neurons), dtype=np.int64)
         if self.keeps_values:
-            below = np.zeros(len(neurons), dtype=np.int64)
+            counts = np.zeros(len(neurons), dtype=np.int64)
             for group in range(self.n_groups):
                 for j, row in enumerate(self._group_rows(neurons, group, group + 1)):
                     column = widen(np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype]), self.dtype)
-                    below[j] += int(np.count_nonzero(column < values[j]))
-            return below
+                    counts[j] += int(np.count_nonzero(column < values[j]))
+            return counts
         upper = self.partition_bounds(neurons)[:, :, 1]
-        return (self.partition_counts[neurons] * (upper < values[:, None])).sum(axis=1)
+        below = (self.partition_counts[neurons] * (upper < values[:, None])).sum(axis=1)
+        return below.astype(np.int64)
 
 
 class _GroupTables:

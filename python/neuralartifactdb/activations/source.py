@@ -41,13 +41,37 @@ class LayerInfo:
 class Source(Protocol):
     """What evaluates inputs exactly; see docs/ARCHITECTURE.md, "Source"."""
 
-    kind: str
-    n_inputs: int
-    layers: Mapping[str, LayerInfo]
-    query_batches: tuple[int, ...]
-    build_batch: int
-    seconds_per_input: Mapping[int, float]
     rows_run: int
+
+    @property
+    def kind(self) -> str:
+        """`"model"`, `"array"` or `"function"`."""
+        ...
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs are 0 .. n_inputs - 1."""
+        ...
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """What it evaluates."""
+        ...
+
+    @property
+    def query_batches(self) -> tuple[int, ...]:
+        """Batch shapes that give the build's bits, ascending; the first is the evaluation shape of queries."""
+        ...
+
+    @property
+    def build_batch(self) -> int:
+        """The batch shape of builds."""
+        ...
+
+    @property
+    def seconds_per_input(self) -> Mapping[int, float]:
+        """Seconds per input by batch shape; empty where nobody has timed it."""
+        ...
 
     def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Exact activations, {layer: (len(ids), M) in compute dtype}."""

@@ -35,7 +35,7 @@ def ids_where(where: Any, n_inputs: int, database_token: Any) -> NDArray[np.int6
             "db.inputs, such as where=db.inputs['label'] == 4"
         )
     if isinstance(where, Result):
-        if where.database_token != database_token:
+        if getattr(where._context, "database_token", None) != database_token:
             raise InvalidValueError("`where` is a Result of another database; ids of one mean nothing in the other")
         return _distinct(np.asarray(where.input_ids, dtype=np.int64), n_inputs)
     if callable(where):
