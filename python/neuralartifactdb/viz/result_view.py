@@ -1,0 +1,211 @@
+"""A `Result` as HTML: the summary of a notebook cell, a section of a report, a page of its own.
+
+The summary reads attributes only; pictures, which may read the dataset, are for the section and the page (design
+section 7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralartifactdb.errors import InvalidValueError
+from neuralartifactdb.results import Result, Row, Verification
+from neuralartifactdb.storage import io
+from neuralartifactdb.viz import html
+from neuralartifactdb.viz.html import Card, Html
+
+__all__ = ["result_page", "result_section", "result_summary", "save_result"]
+
+_log = logging.getLogger("neuralartifactdb")
+
+_SUMMARY_ROWS = 20
+_SUMMARY_COLUMNS = 8
+_LONGEST_CELL = 80
+_CARD_LINES = 3
+
+
+def result_summary(result: Result) -> Html:
+    """The first rows with their attributes, and the receipt; small, and nothing is run for it."""
+    rows = min(len(result), _SUMMARY_ROWS)
+    count = f"{len(result):,} row{'' if len(result) == 1 else 's'}"
+    parts: list[object] = [
+        Html(f'<div class="head">{html.text(count)} {html.badge(result.certainty, good=result.exact)}</div>'),
+        html.paragraph(result.stats.summary(), note=True),
+    ]
+    if not result.exact:
+        parts.append(html.callout(result.guarantee))
+    if result.query:
+        parts.append(html.code(_shortened(result.query, 400)))
+    if rows:
+        parts.append(_table(result, rows))
+    return html.fragment(*parts)
+
+
+def result_section(
+    result: Result,
+    *,
+    heading: str | None = None,
+    eyebrow: str = "",
+    max_rows: int = 60,
+    lines: Callable[[Row], Sequence[object]] | None = None,
+    verification: Verification | None = None,
+    compared_with: tuple[str, float] | None = None,
+) -> Html:
+    """The question in words and code, the pictures, the receipt.
+
+    Args:
+        result: the answer.
+        heading: in place of `result.question`.
+        eyebrow: a small line above it.
+        max_rows: show so many rows at most.
+        lines: what to write below a row's picture, in place of its attributes.
+        verification: `result.verify()`, if it was run.
+        compared_with: a name and its seconds, such as ("recomputing everything", 1.9).
+    """
+    parts: list[object] = []
+    if result.query:
+        parts.append(html.code(result.query))
+    if not result.exact:
+        parts.append(html.callout("Not exact: ", result.guarantee))
+    cards = _cards(result, min(len(result), max_rows), lines)
+    if cards:
+        parts.append(html.gallery(cards))
+    elif len(result):
+        parts.append(_table(result, min(len(result), max_rows)))
+    else:
+        parts.append(html.paragraph("No rows: nothing meets the question.", note=True))
+    if len(result) > max_rows:
+        parts.append(html.paragraph(f"The first {max_rows:,} of {len(result):,} rows.", note=True))
+    if cards:
+        parts.append(html.details("The rows as a table", _table(result, min(len(result), max_rows))))
+    parts.append(
+        html.receipt(
+            result.stats,
+            certainty=result.certainty,
+            guarantee=result.guarantee if result.exact else "",
+            verification=verification,
+            compared_with=compared_with,
+        )
+    )
+    return html.section(heading or result.question or "Result", *parts, eyebrow=eyebrow)
+
+
+def result_page(result: Result, *, title: str | None = None, max_rows: int = 60) -> str:
+    """The result as a document of its own."""
+    title = title or result.question or "Result of a query"
+    heading = "The answer" if title == result.question else None
+    return html.page(title, [result_section(result, heading=heading, max_rows=max_rows)])
+
+
+def save_result(result: Result, path: str | PathLike[str], *, title: str | None = None, max_rows: int = 60) -> Path:
+    """Write `result_page` to a file, replacing it at once or not at all.
+
+    Raises:
+        InvalidValueError: `max_rows` is below 1.
+        OSError: the file cannot be written.
+    """
+    if max_rows < 1:
+        raise InvalidValueError(f"max_rows must be at least 1, got {max_rows}")
+    target = os.fspath(path)
+    document = result_page(result, title=title, max_rows=max_rows).encode("utf-8")
+    temporary = f"{target}.{os.getpid()}.tmp"
+    io.remove(temporary)
+    try:
+        io.create(temporary, document)
+        io.rename(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            io.remove(temporary)
+        raise
+    return Path(target)
+
+
+def _cards(result: Result, rows: int, lines: Callable[[Row], Sequence[object]] | None) -> list[Card]:
+    """A card per row; none if no render function was set. Rows of one input share its picture."""
+    shown = result[:rows]
+    pictures: dict[int, object | None] = {}
+    for row in shown:
+        if row.input_id not in pictures:
+            pictures[row.input_id] = result.render(row.input_id)
+            if pictures[row.input_id] is None:
+                return []
+    attributes = _attributes(result) if lines is None else {}
+    shares = _shares(result, rows)
+    cards = []
+    for position, row in enumerate(shown):
+        if lines is not None:
+            below = list(lines(row))
+        else:
+            below = [
+                Html(
+                    f"{html.text(_shortened(name, 24))} <b>{html.text(_shortened(values[position], 40, digits=4))}</b>"
+                )
+                for name, values in list(attributes.items())[:_CARD_LINES]
+            ]
+        score = "" if row.score is None or math.isnan(row.score) else f"{row.score:.4g}"
+        title = f"#{row.id}" if row.id == row.input_id else f"#{row.id} of input {row.input_id}"
+        cards.append(Card(pictures[row.input_id], title, score, below, rank=position + 1, share=shares[position]))
+    return cards
+
+
+def _shares(result: Result, rows: int) -> list[float | None]:
+    """Scores as lengths of bars: of the greatest, if none is negative; NULL and missing scores have none."""
+    if result.scores is None:
+        return [None] * rows
+    scores = result.scores[:rows]
+    greatest = float(np.nanmax(scores, initial=0.0))
+    if not math.isfinite(greatest) or greatest <= 0.0 or float(np.nanmin(scores, initial=0.0)) < 0.0:
+        return [None] * rows
+    return [None if math.isnan(score) else score / greatest for score in scores.tolist()]
+
+
+def _attributes(result: Result) -> dict[str, Any]:
+    """The attributes; none rather than an error, since showing a result must not fail for a closed database."""
+    try:
+        return result.attributes()
+    except Exception as error:
+        _log.debug("attributes of a shown result are not available: %s", error)
+        return {}
+
+
+def _table(result: Result, rows: int) -> Html:
+    attributes = dict(list(_attributes(result).items())[:_SUMMARY_COLUMNS])
+    try:
+        shown = result[:rows]
+    except Exception as error:  # the input ids of masks come from the database, which may be closed
+        _log.debug("input ids of a shown result are not available: %s", error)
+        scores = [None] * rows if result.scores is None else result.scores[:rows].tolist()
+        shown = [Row(i, i, score) for i, score in zip(result.ids[:rows].tolist(), scores, strict=True)]
+    columns = ["rank", "id"]
+    if any(row.id != row.input_id for row in shown):
+        columns.append("input_id")
+    if result.scores is not None:
+        columns.append("score")
+    body = []
+    for position, row in enumerate(shown):
+        cells: list[object] = [position + 1, row.id]
+        if "input_id" in columns:
+            cells.append(row.input_id)
+        if "score" in columns:
+            cells.append(row.score)
+        body.append(cells + [_shortened(values[position], _LONGEST_CELL) for values in attributes.values()])
+    more = f"{len(result) - rows:,} more rows" if len(result) > rows else ""
+    return html.table([*columns, *(_shortened(name, 40) for name in attributes)], body, caption=more)
+
+
+def _shortened(value: object, limit: int, *, digits: int = 6) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float | np.floating):
+        return f"{float(value):.{digits}g}"
+    shown = str(value)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
