@@ -1,4 +1,19 @@
 // The map of the extension module: registers what bind_<folder>.cpp define, and nothing else.
 #include <pybind11/pybind11.h>
 
-PYBIND11_MODULE(_core, m) { m.doc() = "C++ core of neuralartifactdb"; }
+#include <stdexcept>
+
+#include "kernels/dispatch.h"
+#include "python/bindings.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "C++ core of neuralartifactdb; documented in _core.pyi";
+  try {
+    nadb::active_kernels();
+  } catch (const std::runtime_error& error) {
+    throw pybind11::import_error(error.what());
+  }
+  nadb::python::bind_activation(m);
+  nadb::python::bind_search(m);
+  nadb::python::bind_build_info(m);
+}

@@ -1,0 +1,34 @@
+// The rows of one append: pointers into the captured batch and the kept sample, checked before anything is encoded
+// (docs/ARCHITECTURE.md, "Encoder"). Shared by SegmentEncoder and ColumnWriter.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "parallel_for.h"
+
+namespace nadb::activation {
+
+// Borrowed, row-major, n_neurons wide. Row i of the append is batch[order[i]], or sample[~order[i]] where negative.
+template <class Real>
+struct Batch {
+  const Real* batch;
+  std::size_t n_batch;
+  const Real* sample;
+  std::size_t n_sample;
+  const std::int32_t* order;
+  std::size_t n;
+};
+
+// Row pointers in order. Throws std::invalid_argument if an entry of order is out of range, NonFiniteError if a row holds a
+// NaN or an infinity (its `row` is the index into order).
+template <class Real>
+std::vector<const Real*> checked_rows(const Batch<Real>& batch, std::size_t n_neurons, std::size_t n_left, int threads);
+
+// Copies `width` columns, from column `first` on, of rows[0, n) into out[column * stride + row]: a blocked transpose.
+template <class Real>
+void transpose_block(const Real* const* rows, std::size_t n, std::size_t first, std::size_t width, std::size_t stride,
+                     Real* out);
+
+}  // namespace nadb::activation

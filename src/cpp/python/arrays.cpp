@@ -1,0 +1,93 @@
+// Conversion and validation of arrays and buffers; see arrays.h.
+#include "python/arrays.h"
+
+namespace nadb::python {
+
+namespace {
+
+std::string type_name(py::handle object) { return py::str(py::type::handle_of(object).attr("__name__")); }
+
+}  // namespace
+
+py::array require_array(py::handle object, const char* name, int n_axes) {
+  const std::string quoted = "`" + std::string(name) + "`";
+  if (!py::isinstance<py::array>(object)) {
+    throw py::type_error(quoted + " must be a NumPy array, got " + type_name(object));
+  }
+  auto array = py::reinterpret_borrow<py::array>(object);
+  if (n_axes >= 0 && array.ndim() != n_axes) {
+    throw py::value_error(quoted + " must have " + std::to_string(n_axes) + " axes, got " + std::to_string(array.ndim()));
+  }
+  if ((array.flags() & py::array::c_style) == 0) {
+    throw py::value_error(quoted + " must be C-contiguous, got other strides; pass np.ascontiguousarray(...)");
+  }
+  if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) {
+    throw py::value_error(quoted + " must be aligned, got an unaligned view; pass a copy");
+  }
+  return array;
+}
+
+Array<double> require_output(py::handle object, const char* name, std::size_t n) {
+  Array<double> array = require<double>(object, name, 1);
+  if (axis(array, 0) != n) {
+    throw py::value_error("`" + std::string(name) + "` must have " + std::to_string(n) + " elements, got " +
+                          std::to_string(array.shape(0)));
+  }
+  if (!array.writeable()) throw py::value_error("`" + std::string(name) + "` must be writeable, got a read-only array");
+  return array;
+}
+
+std::size_t require_size(const char* name, py::ssize_t value, py::ssize_t least, py::ssize_t most) {
+  if (value >= least && value <= most) return static_cast<std::size_t>(value);
+  throw py::value_error("`" + std::string(name) + "` must lie in [" + std::to_string(least) + ", " +
+                        std::to_string(most) + "], got " + std::to_string(value));
+}
+
+int require_bits(py::ssize_t bits) { return static_cast<int>(require_size("n_bits", bits, 1, 12)); }
+
+py::sequence Buffers::as_sequence(py::handle objects, const char* name, std::size_t n) {
+  const std::string quoted = "`" + std::string(name) + "`";
+  if (!py::isinstance<py::list>(objects) && !py::isinstance<py::tuple>(objects)) {
+    throw py::type_error(quoted + " must be a list or tuple of bytes-like objects, got " + type_name(objects));
+  }
+  auto sequence = py::reinterpret_borrow<py::sequence>(objects);
+  if (sequence.size() != n) {
+    throw py::value_error(quoted + " must have " + std::to_string(n) + " items (row groups x neurons), got " +
+                          std::to_string(sequence.size()));
+  }
+  return sequence;
+}
+
+void Buffers::add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes) {
+  const std::string item = "`" + std::string(name) + "[" + std::to_string(i) + "]`";
+  auto view = std::make_unique<Py_buffer>();
+  if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_SIMPLE) != 0) {
+    PyErr_Clear();
+    throw py::type_error(item + " must be a contiguous bytes-like object, got " + type_name(object));
+  }
+  views_.push_back(std::move(view));
+  const Py_buffer& held = *views_.back();
+  if (held.len < 0 || static_cast<std::size_t>(held.len) < n_bytes) {
+    const std::string got = std::to_string(held.len);
+    throw py::value_error(item + " must have at least " + std::to_string(n_bytes) + " bytes, got " + got);
+  }
+  pointers_.push_back(held.buf);
+}
+
+Buffers::~Buffers() {
+  for (const auto& view : views_) PyBuffer_Release(view.get());
+}
+
+Poll check_signals() {
+  return [] {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  };
+}
+
+InUse::InUse(std::atomic<bool>& flag, const char* what) : flag_(flag) {
+  if (!flag_.exchange(true)) return;
+  throw std::runtime_error(std::string(what) + " is in use by another thread; use one object per thread");
+}
+
+}  // namespace nadb::python

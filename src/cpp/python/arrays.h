@@ -1,0 +1,117 @@
+// NumPy arrays as the bindings take and give them: strict about dtype, number of axes and layout, never a silent cast or
+// copy; every refusal says what was got and expected (style.md, "Bindings"). Also the GIL-aware glue that all bindings share.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "activation/row_groups.h"
+#include "parallel_for.h"
+
+namespace nadb::python {
+
+namespace py = pybind11;
+
+// C-contiguous arrays of one dtype: what every binding works on.
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// A NumPy array of any dtype, C-contiguous and aligned, with `n_axes` axes (negative: any); TypeError or ValueError else.
+py::array require_array(py::handle object, const char* name, int n_axes);
+
+// The same with dtype T exactly.
+template <class T>
+Array<T> require(py::handle object, const char* name, int n_axes) {
+  py::array array = require_array(object, name, n_axes);
+  const py::dtype expected = py::dtype::of<T>();
+  if (!expected.equal(array.dtype())) {
+    throw py::type_error("`" + std::string(name) + "` must have dtype " + std::string(py::str(expected)) + ", got " +
+                         std::string(py::str(array.dtype())));
+  }
+  return py::reinterpret_borrow<Array<T>>(array);
+}
+
+// An output array of n elements.
+Array<double> require_output(py::handle object, const char* name, std::size_t n);
+
+// Calls body(Array<float>) or body(Array<double>), by the dtype of a float array; TypeError for any other.
+template <class Body>
+auto with_real(py::handle object, const char* name, int n_axes, Body&& body) {
+  const py::array array = require_array(object, name, n_axes);
+  if (py::dtype::of<float>().equal(array.dtype())) return body(py::reinterpret_borrow<Array<float>>(array));
+  if (py::dtype::of<double>().equal(array.dtype())) return body(py::reinterpret_borrow<Array<double>>(array));
+  throw py::type_error("`" + std::string(name) + "` must have dtype float32 or float64, got " +
+                       std::string(py::str(array.dtype())));
+}
+
+inline std::size_t axis(const py::array& array, int i) { return static_cast<std::size_t>(array.shape(i)); }
+
+// A whole number in [least, most]; ValueError else.
+std::size_t require_size(const char* name, py::ssize_t value, py::ssize_t least, py::ssize_t most);
+int require_bits(py::ssize_t bits);
+
+template <class T>
+Array<T> copy_to_array(const std::vector<T>& values) {
+  Array<T> out(static_cast<py::ssize_t>(values.size()));
+  std::copy(values.begin(), values.end(), out.mutable_data());
+  return out;
+}
+
+// An array that owns `bytes`.
+template <class T>
+Array<T> own_bytes(activation::Bytes bytes, std::vector<py::ssize_t> shape) {
+  void* data = bytes.get();
+  const py::capsule owner(bytes.release(), [](void* pointer) { activation::FreeDeleter()(pointer); });
+  return Array<T>(std::move(shape), static_cast<const T*>(data), owner);
+}
+
+// Buffers of bytes-like objects, held for the duration of a call. Made and destroyed under the GIL.
+class Buffers {
+ public:
+  // `objects`: a sequence of `n` contiguous bytes-like objects; needed(i) is the least number of bytes of the i-th.
+  template <class Needed>
+  Buffers(py::handle objects, const char* name, std::size_t n, Needed&& needed) {
+    const py::sequence sequence = as_sequence(objects, name, n);
+    views_.reserve(n);
+    pointers_.reserve(n);
+    for (std::size_t i = 0; i < n; ++i) add(sequence[i], name, i, needed(i));
+  }
+  ~Buffers();
+  Buffers(const Buffers&) = delete;
+  Buffers& operator=(const Buffers&) = delete;
+
+  const std::vector<const void*>& pointers() const noexcept { return pointers_; }
+
+ private:
+  static py::sequence as_sequence(py::handle objects, const char* name, std::size_t n);
+  void add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes);
+
+  std::vector<std::unique_ptr<Py_buffer>> views_;
+  std::vector<const void*> pointers_;
+};
+
+// A poll that takes the GIL and lets a pending Ctrl-C out.
+Poll check_signals();
+
+// Marks an object as in use by a call that has released the GIL; a second call from another thread gets a RuntimeError
+// instead of a data race. Made under the GIL.
+class InUse {
+ public:
+  InUse(std::atomic<bool>& flag, const char* what);
+  ~InUse() { flag_.store(false); }
+  InUse(const InUse&) = delete;
+  InUse& operator=(const InUse&) = delete;
+
+ private:
+  std::atomic<bool>& flag_;
+};
+
+}  // namespace nadb::python

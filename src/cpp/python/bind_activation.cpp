@@ -1,0 +1,578 @@
+// Python bindings of src/cpp/activation. Documented for users of the core in _core.pyi.
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <type_traits>
+#include <variant>
+
+#include "activation/column_writer.h"
+#include "activation/edges.h"
+#include "activation/group_bounds.h"
+#include "activation/non_finite.h"
+#include "activation/packed_codes.h"
+#include "activation/segment_encoder.h"
+#include "kernels/dispatch.h"
+#include "python/arrays.h"
+#include "python/bindings.h"
+
+namespace nadb::python {
+
+namespace {
+
+constexpr py::ssize_t kMostSize = PY_SSIZE_T_MAX / 16;
+
+py::ssize_t ssize(std::size_t n) { return static_cast<py::ssize_t>(n); }
+
+// ---- edges ------------------------------------------------------------------------------------------------------------
+
+py::array choose_edges(const py::object& sample_object, py::ssize_t n_bits, py::ssize_t top_count, int threads) {
+  return with_real(sample_object, "sample", 2, [&](auto sample) -> py::array {
+    using Real = typename decltype(sample)::value_type;
+    const int bits = require_bits(n_bits);
+    const std::size_t top = require_size("top_count", top_count, 0, PY_SSIZE_T_MAX);
+    const int n_threads = resolve_threads(threads);
+    if (sample.shape(0) < 1) throw py::value_error("`sample` must have at least one row, got 0");
+    Array<Real> edges({sample.shape(1), (py::ssize_t{1} << bits) - 1});
+    const Real* in = sample.data();
+    Real* out = edges.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      activation::choose_edges(in, axis(sample, 0), axis(sample, 1), bits, top, out, n_threads, check_signals());
+    }
+    return edges;
+  });
+}
+
+// ---- encoders ---------------------------------------------------------------------------------------------------------
+
+// The arrays of an append, checked against the encoder's width; `batch` borrows from them.
+template <class Real>
+struct BatchArrays {
+  BatchArrays(const py::object& batch_object, const py::object& sample_object, const py::object& order_object,
+              std::size_t n_neurons)
+      : batch_array(require<Real>(batch_object, "batch", 2)), order(require<std::int32_t>(order_object, "order", 1)) {
+    check_width("batch", batch_array, n_neurons);
+    batch = {batch_array.data(), axis(batch_array, 0), nullptr, 0, order.data(), axis(order, 0)};
+    if (sample_object.is_none()) return;
+    sample = require<Real>(sample_object, "sample", 2);
+    check_width("sample", sample, n_neurons);
+    batch.sample = sample.data();
+    batch.n_sample = axis(sample, 0);
+  }
+
+  static void check_width(const char* name, const py::array& array, std::size_t n_neurons) {
+    if (axis(array, 1) == n_neurons) return;
+    throw py::value_error("`" + std::string(name) + "` must have " + std::to_string(n_neurons) +
+                          " columns (neurons), got " + std::to_string(array.shape(1)));
+  }
+
+  Array<Real> batch_array;
+  Array<std::int32_t> order;
+  Array<Real> sample;
+  activation::Batch<Real> batch{};
+};
+
+py::object row_group_array(std::optional<activation::RowGroup> group, std::size_t n_neurons) {
+  if (!group) return py::none();
+  return own_bytes<std::uint8_t>(std::move(group->bytes), {ssize(n_neurons), ssize(group->row_bytes)});
+}
+
+struct EncoderObject {
+  using Encoder = std::variant<activation::SegmentEncoder<float>, activation::SegmentEncoder<double>>;
+
+  EncoderObject(Encoder made, py::array kept_edges, int n_threads)
+      : encoder(std::move(made)), edges(std::move(kept_edges)), threads(n_threads) {}
+
+  Encoder encoder;
+  py::array edges;  // a private copy that the encoder borrows
+  int threads;
+  std::atomic<bool> in_use{false};
+};
+
+std::unique_ptr<EncoderObject> make_encoder(const py::object& edges_object, py::ssize_t n_inputs, py::ssize_t row_group,
+                                            py::ssize_t maxima_cap, int threads) {
+  return with_real(edges_object, "edges", 2, [&](auto given) {
+    using Real = typename decltype(given)::value_type;
+    const std::size_t n = require_size("n_inputs", n_inputs, 1, kMostSize);
+    const std::size_t rows = require_size("row_group", row_group, 1, kMostSize);
+    const std::size_t cap = require_size("maxima_cap", maxima_cap, 0, std::numeric_limits<std::int32_t>::max());
+    const int n_threads = resolve_threads(threads);
+    int bits = 1;
+    while (bits < 12 && (py::ssize_t{1} << bits) - 1 != given.shape(1)) ++bits;
+    if ((py::ssize_t{1} << bits) - 1 != given.shape(1)) {
+      throw py::value_error("`edges` must have 2**b - 1 columns for some b from 1 to 12, got " +
+                            std::to_string(given.shape(1)));
+    }
+    if (given.shape(0) < 1) throw py::value_error("`edges` must have at least one row (neuron), got 0");
+    Array<Real> edges({given.shape(0), given.shape(1)});
+    std::copy(given.data(), given.data() + given.size(), edges.mutable_data());
+    const Real* own = edges.data();
+    const std::size_t n_neurons = axis(edges, 0);
+    const auto make = [&] {
+      const py::gil_scoped_release release;
+      return activation::SegmentEncoder<Real>(own, n_neurons, bits, n, rows, cap, n_threads);
+    };
+    return std::make_unique<EncoderObject>(make(), edges, n_threads);
+  });
+}
+
+template <class Object>
+void append(Object& self, const py::object& batch, const py::object& sample, const py::object& order) {
+  std::visit(
+      [&](auto& encoder) {
+        using Real = typename std::decay_t<decltype(encoder)>::Value;
+        const BatchArrays<Real> arrays(batch, sample, order, encoder.groups().n_neurons());
+        const InUse guard(self.in_use, "this encoder");
+        const py::gil_scoped_release release;
+        encoder.append(arrays.batch, self.threads);
+      },
+      self.encoder);
+}
+
+template <class Object>
+py::object take_row_group(Object& self) {
+  const InUse guard(self.in_use, "this encoder");
+  return std::visit(
+      [](auto& encoder) { return row_group_array(encoder.take_row_group(), encoder.groups().n_neurons()); }, self.encoder);
+}
+
+template <class Object>
+std::size_t n_appended(Object& self) {
+  const InUse guard(self.in_use, "this encoder");
+  return std::visit([](auto& encoder) { return encoder.groups().n_appended(); }, self.encoder);
+}
+
+py::tuple finish_encoder(EncoderObject& self) {
+  const InUse guard(self.in_use, "this encoder");
+  return std::visit(
+      [](auto& encoder) -> py::tuple {
+        using Real = typename std::decay_t<decltype(encoder)>::Value;
+        {
+          const py::gil_scoped_release release;
+          encoder.finish();
+        }
+        const py::ssize_t n_neurons = ssize(encoder.groups().n_neurons());
+        Array<std::int64_t> starts({n_neurons, ssize(encoder.groups().n_groups() + 1)});
+        Array<Real> maxima(ssize(encoder.n_maxima()));
+        std::int64_t* starts_out = starts.mutable_data();
+        Real* maxima_out = maxima.mutable_data();
+        {
+          const py::gil_scoped_release release;
+          encoder.write_maxima(starts_out, maxima_out);
+        }
+        const auto bounds =
+            own_bytes<Real>(encoder.take_bounds(), {n_neurons, py::ssize_t{1} << encoder.bits(), py::ssize_t{2}});
+        return py::make_tuple(bounds, starts, maxima);
+      },
+      self.encoder);
+}
+
+struct WriterObject {
+  using Writer = std::variant<activation::ColumnWriter<float>, activation::ColumnWriter<double>>;
+
+  WriterObject(Writer made, int n_threads) : encoder(std::move(made)), threads(n_threads) {}
+
+  Writer encoder;
+  int threads;
+  std::atomic<bool> in_use{false};
+};
+
+std::unique_ptr<WriterObject> make_writer(py::ssize_t n_inputs, py::ssize_t row_group, py::ssize_t n_neurons,
+                                          const std::string& dtype, int threads) {
+  const std::size_t n = require_size("n_inputs", n_inputs, 1, kMostSize);
+  const std::size_t rows = require_size("row_group", row_group, 1, kMostSize);
+  const std::size_t neurons = require_size("n_neurons", n_neurons, 1, kMostSize);
+  const int n_threads = resolve_threads(threads);
+  if (dtype == "float32") {
+    return std::make_unique<WriterObject>(activation::ColumnWriter<float>(n, rows, neurons), n_threads);
+  }
+  if (dtype == "float64") {
+    return std::make_unique<WriterObject>(activation::ColumnWriter<double>(n, rows, neurons), n_threads);
+  }
+  throw py::value_error("`dtype` must be 'float32' or 'float64', got '" + dtype + "'");
+}
+
+void finish_writer(WriterObject& self) {
+  const InUse guard(self.in_use, "this encoder");
+  std::visit([](const auto& encoder) { encoder.finish(); }, self.encoder);
+}
+
+// ---- bounds of a group ------------------------------------------------------------------------------------------------
+
+CombineKind parse_combine(const std::string& text) {
+  if (text == "sum") return kCombineSum;
+  if (text == "min") return kCombineMin;
+  if (text == "max") return kCombineMax;
+  throw py::value_error("`combine` must be 'sum', 'min' or 'max', got '" + text + "'");
+}
+
+TermKind parse_term(const std::string& text) {
+  if (text == "value") return kTermValue;
+  if (text == "square") return kTermSquare;
+  if (text == "abs_diff") return kTermAbsDiff;
+  if (text == "sq_diff") return kTermSqDiff;
+  if (text == "product") return kTermProduct;
+  throw py::value_error("`term` must be 'value', 'square', 'abs_diff', 'sq_diff' or 'product', got '" + text + "'");
+}
+
+Term make_term(TermKind kind, std::optional<double> target, std::optional<double> weight) {
+  const bool needs_target = kind == kTermAbsDiff || kind == kTermSqDiff || kind == kTermProduct;
+  if (needs_target && !target) throw py::value_error("`target` is needed for this term, got None");
+  if (!needs_target && target) throw py::value_error("`target` has no meaning for this term; expected None");
+  if (target && !std::isfinite(*target)) {
+    throw py::value_error("`target` must be finite, got " + std::to_string(*target));
+  }
+  if (weight && !std::isfinite(*weight)) {
+    throw py::value_error("`weight` must be finite, got " + std::to_string(*weight));
+  }
+  return {kind, target.value_or(0.0), weight.value_or(1.0), weight.has_value()};
+}
+
+Array<double> term_table(const std::string& term_name, const py::object& lower_object, const py::object& upper_object,
+                         std::optional<double> target, std::optional<double> weight) {
+  const Term term = make_term(parse_term(term_name), target, weight);
+  return with_real(lower_object, "values_lower", -1, [&](auto lower) {
+    using Real = typename decltype(lower)::value_type;
+    const Array<Real> upper = require<Real>(upper_object, "values_upper", -1);
+    std::vector<py::ssize_t> shape(lower.shape(), lower.shape() + lower.ndim());
+    if (std::vector<py::ssize_t>(upper.shape(), upper.shape() + upper.ndim()) != shape) {
+      throw py::value_error("`values_lower` and `values_upper` must have one shape, got " +
+                            std::string(py::str(lower.attr("shape"))) + " and " +
+                            std::string(py::str(upper.attr("shape"))));
+    }
+    shape.push_back(2);
+    Array<double> table(shape);
+    const std::size_t n = static_cast<std::size_t>(lower.size());
+    const Real* lo = lower.data();
+    const Real* hi = upper.data();
+    double* out = table.mutable_data();
+    const py::gil_scoped_release release;
+    const KernelTable& kernels = active_kernels();
+    constexpr ColumnType kType = std::is_same_v<Real, float> ? kFloat32 : kFloat64;
+    constexpr std::size_t kBlock = 1024;
+    double wide_lo[kBlock];
+    double wide_hi[kBlock];
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+      const std::size_t size = std::min(kBlock, n - begin);
+      kernels.widen[kType](lo + begin, size, wide_lo);
+      kernels.widen[kType](hi + begin, size, wide_hi);
+      kernels.term_intervals[term.kind](wide_lo, wide_hi, size, &term, out + 2 * begin);
+    }
+    return table;
+  });
+}
+
+activation::GroupShape group_shape(py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs) {
+  return {require_size("n_neurons", n_neurons, 1, kMostSize), require_size("row_group", row_group, 1, kMostSize),
+          require_size("n_inputs", n_inputs, 0, kMostSize)};
+}
+
+std::size_t n_rows_total(const activation::GroupShape& shape) {
+  if (shape.n_groups() != 0 && shape.n_neurons > static_cast<std::size_t>(kMostSize) / shape.n_groups()) {
+    throw py::value_error("`n_neurons` x row groups is too large, got " + std::to_string(shape.n_neurons) + " x " +
+                          std::to_string(shape.n_groups()));
+  }
+  return shape.n_groups() * shape.n_neurons;
+}
+
+// The maxima terms of a group, checked: per neuron an array or None.
+struct MaximaArrays {
+  MaximaArrays(const py::object& terms_object, const py::object& starts_object, const activation::GroupShape& shape) {
+    const std::size_t stride = shape.n_groups() + 1;
+    pointers.assign(shape.n_neurons, nullptr);
+    if (!starts_object.is_none()) {
+      starts = require<std::int64_t>(starts_object, "maxima_starts", 2);
+      if (axis(starts, 0) != shape.n_neurons || axis(starts, 1) != stride) {
+        throw py::value_error("`maxima_starts` must have shape (" + std::to_string(shape.n_neurons) + ", " +
+                              std::to_string(stride) + "), got " + std::string(py::str(starts.attr("shape"))));
+      }
+    }
+    view = {pointers.data(), starts_object.is_none() ? nullptr : starts.data()};
+    if (terms_object.is_none()) return;
+    if (!py::isinstance<py::list>(terms_object) && !py::isinstance<py::tuple>(terms_object)) {
+      throw py::type_error("`maxima_terms` must be a list or tuple, or None");
+    }
+    const auto sequence = py::reinterpret_borrow<py::sequence>(terms_object);
+    if (sequence.size() != shape.n_neurons) {
+      throw py::value_error("`maxima_terms` must have one item per neuron, " + std::to_string(shape.n_neurons) +
+                            ", got " + std::to_string(sequence.size()));
+    }
+    for (std::size_t j = 0; j < shape.n_neurons; ++j) add(sequence[j], j, stride);
+  }
+
+  void add(const py::object& item, std::size_t j, std::size_t stride) {
+    if (item.is_none()) return;
+    const std::string name = "maxima_terms[" + std::to_string(j) + "]";
+    terms.push_back(require<double>(item, name.c_str(), 2));
+    const Array<double>& own = terms.back();
+    if (own.shape(1) != 2) {
+      throw py::value_error("`" + name + "` must have shape (m, 2), got " + std::string(py::str(own.attr("shape"))));
+    }
+    if (view.starts == nullptr) throw py::value_error("`maxima_starts` is needed with `" + name + "`, got None");
+    const std::int64_t* at = view.starts + j * stride;
+    bool good = at[0] >= 0 && at[stride - 1] <= own.shape(0);
+    for (std::size_t g = 1; g < stride; ++g) good = good && at[g - 1] <= at[g];
+    if (!good) {
+      throw py::value_error("`maxima_starts[" + std::to_string(j) + "]` must ascend inside [0, " +
+                            std::to_string(own.shape(0)) + "], the length of `" + name + "`");
+    }
+    if (at[0] == at[stride - 1]) return;  // keeps none
+    pointers[j] = own.data();
+  }
+
+  Array<std::int64_t> starts;
+  std::vector<Array<double>> terms;
+  std::vector<const double*> pointers;
+  activation::MaximaTerms view{};
+};
+
+void code_bounds(const py::object& rows_object, py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs,
+                 py::ssize_t n_bits, const py::object& tables_object, const py::object& maxima_terms,
+                 const py::object& maxima_starts, const std::string& combine_name, const py::object& lower_object,
+                 const py::object& upper_object, int threads) {
+  const activation::GroupShape shape = group_shape(n_neurons, row_group, n_inputs);
+  const int bits = require_bits(n_bits);
+  const CombineKind combine = parse_combine(combine_name);
+  const int n_threads = resolve_threads(threads);
+  const Array<double> tables = require<double>(tables_object, "tables", 3);
+  if (axis(tables, 0) != shape.n_neurons || tables.shape(1) != py::ssize_t{1} << bits || tables.shape(2) != 2) {
+    throw py::value_error("`tables` must have shape (" + std::to_string(shape.n_neurons) + ", " +
+                          std::to_string(1 << bits) + ", 2), got " + std::string(py::str(tables.attr("shape"))));
+  }
+  const MaximaArrays maxima(maxima_terms, maxima_starts, shape);
+  Array<double> lower = require_output(lower_object, "lower", shape.n_inputs);
+  Array<double> upper = require_output(upper_object, "upper", shape.n_inputs);
+  const Buffers rows(rows_object, "rows", n_rows_total(shape), [&](std::size_t i) {
+    return activation::packed_bytes(shape.rows_of(i / shape.n_neurons), bits);
+  });
+  std::vector<const std::uint8_t*> pointers;
+  pointers.reserve(rows.pointers().size());
+  for (const void* pointer : rows.pointers()) pointers.push_back(static_cast<const std::uint8_t*>(pointer));
+  const double* table_data = tables.data();
+  double* lo = lower.mutable_data();
+  double* hi = upper.mutable_data();
+  const py::gil_scoped_release release;
+  activation::code_bounds(shape, pointers.data(), bits, table_data, maxima.view, combine, lo, hi, n_threads,
+                          check_signals());
+}
+
+struct NamedColumn {
+  const char* name;
+  ColumnType type;
+  std::size_t size;
+};
+constexpr NamedColumn kColumns[] = {
+    {"float16", kFloat16, 2}, {"bfloat16", kBFloat16, 2}, {"float32", kFloat32, 4}, {"float64", kFloat64, 8}};
+
+const NamedColumn& parse_column(const std::string& dtype) {
+  for (const NamedColumn& column : kColumns) {
+    if (dtype == column.name) return column;
+  }
+  throw py::value_error("`dtype` must be 'float16', 'bfloat16', 'float32' or 'float64', got '" + dtype + "'");
+}
+
+Array<double> per_neuron(const py::object& object, const char* name, std::size_t n_neurons) {
+  Array<double> array = require<double>(object, name, 1);
+  if (axis(array, 0) == n_neurons) return array;
+  throw py::value_error("`" + std::string(name) + "` must have one element per neuron, " + std::to_string(n_neurons) +
+                        ", got " + std::to_string(array.shape(0)));
+}
+
+void value_bounds(const py::object& columns_object, py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs,
+                  const std::string& dtype, const std::string& term_name, const std::string& combine_name,
+                  const py::object& targets_object, const py::object& weights_object,
+                  const py::object& tolerances_object, const py::object& lower_object, const py::object& upper_object,
+                  int threads) {
+  const activation::GroupShape shape = group_shape(n_neurons, row_group, n_inputs);
+  const NamedColumn& column = parse_column(dtype);
+  const TermKind kind = parse_term(term_name);
+  const CombineKind combine = parse_combine(combine_name);
+  const int n_threads = resolve_threads(threads);
+  Array<double> targets;
+  Array<double> weights;
+  Array<double> tolerances;
+  if (!targets_object.is_none()) targets = per_neuron(targets_object, "targets", shape.n_neurons);
+  if (!weights_object.is_none()) weights = per_neuron(weights_object, "weights", shape.n_neurons);
+  if (!tolerances_object.is_none()) tolerances = per_neuron(tolerances_object, "tolerances", shape.n_neurons);
+  std::vector<Term> terms;
+  terms.reserve(shape.n_neurons);
+  for (std::size_t j = 0; j < shape.n_neurons; ++j) {
+    std::optional<double> target;
+    std::optional<double> weight;
+    if (!targets_object.is_none()) target = targets.data()[j];
+    if (!weights_object.is_none()) weight = weights.data()[j];
+    terms.push_back(make_term(kind, target, weight));
+    if (!tolerances_object.is_none() && !(tolerances.data()[j] >= 0.0)) {
+      throw py::value_error("`tolerances` must be at least 0, got " + std::to_string(tolerances.data()[j]) +
+                            " at position " + std::to_string(j));
+    }
+  }
+  Array<double> lower = require_output(lower_object, "lower", shape.n_inputs);
+  double* lo = lower.mutable_data();
+  double* hi = nullptr;
+  Array<double> upper;
+  if (!upper_object.is_none()) {
+    upper = require_output(upper_object, "upper", shape.n_inputs);
+    hi = upper.mutable_data();
+  }
+  const double* slack = tolerances_object.is_none() ? nullptr : tolerances.data();
+  if (slack != nullptr && (hi == nullptr || hi == lo)) {
+    throw py::value_error("`upper` must be an array of its own when `tolerances` are given, got None or `lower`");
+  }
+  const Buffers columns(columns_object, "columns", n_rows_total(shape),
+                        [&](std::size_t i) { return shape.rows_of(i / shape.n_neurons) * column.size; });
+  const py::gil_scoped_release release;
+  activation::value_bounds(shape, columns.pointers().data(), column.type, terms.data(), slack, combine, lo, hi,
+                           n_threads, check_signals());
+}
+
+Array<double> combine_terms(const py::object& terms_object, const std::string& combine_name) {
+  const CombineKind combine = parse_combine(combine_name);
+  const Array<double> terms = require<double>(terms_object, "terms", 2);
+  if (terms.shape(0) < 1) throw py::value_error("`terms` must have at least one row, got 0");
+  Array<double> out(terms.shape(1));
+  const double* in = terms.data();
+  double* result = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    activation::combine_terms(in, axis(terms, 0), axis(terms, 1), combine, result);
+  }
+  return out;
+}
+
+// ---- packed codes -----------------------------------------------------------------------------------------------------
+
+// One bytes-like row.
+struct Row {
+  Row(const py::object& object, std::size_t n_bytes)
+      : buffers(py::make_tuple(object), "row", 1, [n_bytes](std::size_t) { return n_bytes; }),
+        data(static_cast<const std::uint8_t*>(buffers.pointers()[0])) {}
+
+  Buffers buffers;
+  const std::uint8_t* data;
+};
+
+std::size_t row_bytes(std::size_t n, int bits) { return activation::packed_bytes(n, bits); }
+
+Array<std::uint16_t> decode(const py::object& row_object, py::ssize_t n, py::ssize_t n_bits) {
+  const int bits = require_bits(n_bits);
+  const std::size_t size = require_size("n", n, 0, kMostSize);
+  const Row row(row_object, row_bytes(size, bits));
+  Array<std::uint16_t> codes(ssize(size));
+  activation::decode(row.data, size, bits, codes.mutable_data());
+  return codes;
+}
+
+// The positions, each in [0, limit], and the row that covers them.
+std::size_t greatest_position(const Array<std::int64_t>& positions) {
+  std::int64_t greatest = 0;
+  const std::int64_t* data = positions.data();
+  for (py::ssize_t i = 0; i < positions.shape(0); ++i) {
+    if (data[i] < 0 || data[i] > kMostSize) {
+      throw py::value_error("`positions` must lie inside the row, got " + std::to_string(data[i]) + " at index " +
+                            std::to_string(i));
+    }
+    greatest = std::max(greatest, data[i]);
+  }
+  return static_cast<std::size_t>(greatest);
+}
+
+Array<std::uint16_t> decode_at(const py::object& row_object, const py::object& positions_object, py::ssize_t n_bits) {
+  const int bits = require_bits(n_bits);
+  const Array<std::int64_t> positions = require<std::int64_t>(positions_object, "positions", 1);
+  const std::size_t greatest = greatest_position(positions);
+  const Row row(row_object, positions.size() == 0 ? 0 : row_bytes(greatest + 1, bits));
+  Array<std::uint16_t> codes(positions.shape(0));
+  std::uint16_t* out = codes.mutable_data();
+  for (py::ssize_t i = 0; i < positions.shape(0); ++i) {
+    out[i] = activation::code_at(row.data, static_cast<std::size_t>(positions.data()[i]), bits);
+  }
+  return codes;
+}
+
+std::uint16_t require_code(py::ssize_t code, int bits) {
+  return static_cast<std::uint16_t>(require_size("code", code, 0, (py::ssize_t{1} << bits) - 1));
+}
+
+std::int64_t count_code(const py::object& row_object, py::ssize_t n, py::ssize_t n_bits, py::ssize_t code) {
+  const int bits = require_bits(n_bits);
+  const std::size_t size = require_size("n", n, 0, kMostSize);
+  const Row row(row_object, row_bytes(size, bits));
+  return activation::count_code(row.data, size, bits, require_code(code, bits));
+}
+
+Array<std::int64_t> rank_at(const py::object& row_object, const py::object& positions_object, py::ssize_t n_bits,
+                            py::ssize_t code) {
+  const int bits = require_bits(n_bits);
+  const Array<std::int64_t> positions = require<std::int64_t>(positions_object, "positions", 1);
+  const Row row(row_object, row_bytes(greatest_position(positions), bits));
+  Array<std::int64_t> ranks(positions.shape(0));
+  activation::rank_at(row.data, positions.data(), axis(positions, 0), bits, require_code(code, bits),
+                      ranks.mutable_data());
+  return ranks;
+}
+
+void register_non_finite(py::module_& m) {
+  static py::object type;  // outlives the interpreter's modules on purpose: translators are never unregistered
+  type = py::reinterpret_steal<py::object>(
+      PyErr_NewExceptionWithDoc("neuralartifactdb._core.NonFiniteError",
+                                "A NaN or an infinity among activations, with `row`, `neuron` and `value`.",
+                                PyExc_ValueError, nullptr));
+  m.attr("NonFiniteError") = type;
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const activation::NonFiniteError& error) {
+      const py::object instance = type(error.what());
+      instance.attr("row") = error.row;
+      instance.attr("neuron") = error.neuron;
+      instance.attr("value") = error.value;
+      PyErr_SetObject(type.ptr(), instance.ptr());
+    }
+  });
+}
+
+}  // namespace
+
+void bind_activation(py::module_& m) {
+  register_non_finite(m);
+
+  m.def("choose_edges", &choose_edges, py::arg("sample"), py::arg("n_bits"), py::arg("top_count"), py::kw_only(),
+        py::arg("threads") = 0);
+
+  py::class_<EncoderObject>(m, "SegmentEncoder")
+      .def(py::init(&make_encoder), py::arg("edges"), py::arg("n_inputs"), py::arg("row_group"), py::arg("maxima_cap"),
+           py::kw_only(), py::arg("threads") = 0)
+      .def("append", &append<EncoderObject>, py::arg("batch"), py::arg("sample"), py::arg("order"))
+      .def("take_row_group", &take_row_group<EncoderObject>)
+      .def("finish", &finish_encoder)
+      .def_property_readonly("n_appended", &n_appended<EncoderObject>);
+
+  py::class_<WriterObject>(m, "ColumnWriter")
+      .def(py::init(&make_writer), py::arg("n_inputs"), py::arg("row_group"), py::arg("n_neurons"), py::arg("dtype"),
+           py::kw_only(), py::arg("threads") = 0)
+      .def("append", &append<WriterObject>, py::arg("batch"), py::arg("sample"), py::arg("order"))
+      .def("take_row_group", &take_row_group<WriterObject>)
+      .def("finish", &finish_writer)
+      .def_property_readonly("n_appended", &n_appended<WriterObject>);
+
+  m.def("term_table", &term_table, py::arg("term"), py::arg("values_lower"), py::arg("values_upper"),
+        py::arg("target") = py::none(), py::arg("weight") = py::none());
+  m.def("code_bounds", &code_bounds, py::arg("rows"), py::arg("n_neurons"), py::arg("row_group"), py::arg("n_inputs"),
+        py::arg("n_bits"), py::arg("tables"), py::arg("maxima_terms"), py::arg("maxima_starts"), py::arg("combine"),
+        py::arg("lower"), py::arg("upper"), py::kw_only(), py::arg("threads") = 0);
+  m.def("value_bounds", &value_bounds, py::arg("columns"), py::arg("n_neurons"), py::arg("row_group"),
+        py::arg("n_inputs"), py::arg("dtype"), py::arg("term"), py::arg("combine"), py::arg("targets"),
+        py::arg("weights"), py::arg("tolerances"), py::arg("lower"), py::arg("upper"), py::kw_only(),
+        py::arg("threads") = 0);
+  m.def("combine_terms", &combine_terms, py::arg("terms"), py::arg("combine"));
+
+  m.def("decode", &decode, py::arg("row"), py::arg("n"), py::arg("n_bits"));
+  m.def("decode_at", &decode_at, py::arg("row"), py::arg("positions"), py::arg("n_bits"));
+  m.def("count_code", &count_code, py::arg("row"), py::arg("n"), py::arg("n_bits"), py::arg("code"));
+  m.def("rank_at", &rank_at, py::arg("row"), py::arg("positions"), py::arg("n_bits"), py::arg("code"));
+}
+
+}  // namespace nadb::python

@@ -1,0 +1,12 @@
+// What module.cpp registers: one function per bind_<folder>.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace nadb::python {
+
+void bind_activation(pybind11::module_& m);
+void bind_search(pybind11::module_& m);
+void bind_build_info(pybind11::module_& m);
+
+}  // namespace nadb::python
