@@ -159,27 +159,45 @@ class ActivationSegment:
         local = ids - self.first
         groups = local // self.row_group
         bounds = None if self.keeps_values else self.partition_bounds(neurons).astype(np.float64)
-        starts = self.maxima_starts(neurons) if self.has_maxima else None
         for group in np.unique(groups).tolist():
             where = np.flatnonzero(groups == group)
             positions = local[where] - group * self.row_group
             rows = self._group_rows(neurons, group, group + 1)
-            for j, row in enumerate(rows):
-                if bounds is None:
-                    values = widen(np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype])[positions], self.dtype)
-                    lower[j, where] = upper[j, where] = values
-                    continue
-                codes = _core.decode_at(row, positions, self.bits)
-                low, high = bounds[j, codes, 0], bounds[j, codes, 1]
-                if starts is not None and starts[j, -1] > starts[j, 0]:
-                    top = np.flatnonzero(codes == (1 << self.bits) - 1)
-                    if top.size:
-                        ranks = _core.rank_at(row, positions[top], self.bits, (1 << self.bits) - 1)
-                        begin, end = int(starts[j, group]), int(starts[j, group + 1])
-                        (stored,) = self._stored("maxima", [(begin, end - begin)])
-                        low[top] = high[top] = stored[ranks]
-                lower[j, where], upper[j, where] = low, high
+            if bounds is None:
+                for j, row in enumerate(rows):
+                    values = np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype])[positions]
+                    lower[j, where] = upper[j, where] = widen(values, self.dtype)
+                continue
+            codes = np.stack([_core.decode_at(row, positions, self.bits) for row in rows])
+            which = np.arange(len(neurons))[:, None]
+            low, high = bounds[which, codes, 0], bounds[which, codes, 1]
+            self._put_maxima(neurons, group, positions, rows, codes, low, high)
+            lower[:, where], upper[:, where] = low, high
         return lower, upper
+
+    def _put_maxima(
+        self,
+        neurons: NDArray[np.int64],
+        group: int,
+        positions: NDArray[np.int64],
+        rows: list[Any],
+        codes: NDArray[np.uint16],
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+    ) -> None:
+        """Replace the bounds of inputs in a top partition whose neuron keeps its maxima by the exact values."""
+        top = (1 << self.bits) - 1
+        in_top = np.flatnonzero((codes == top).any(axis=1))
+        if not self.has_maxima or not in_top.size:
+            return
+        starts = self.maxima_starts(neurons[in_top])
+        for j, start in zip(in_top.tolist(), starts, strict=True):
+            if start[-1] == start[0]:
+                continue
+            at = np.flatnonzero(codes[j] == top)
+            ranks = _core.rank_at(rows[j], positions[at], self.bits, top)
+            (stored,) = self._stored("maxima", [(int(start[group]), int(start[group + 1] - start[group]))])
+            low[j, at] = high[j, at] = stored[ranks]
 
     def value_range(self, neurons: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Least and greatest activation of each neuron of the group, two float64 (g,)."""
@@ -228,8 +246,8 @@ class ActivationSegment:
                     counts[j] += int(np.count_nonzero(column < values[j]))
             return counts
         upper = self.partition_bounds(neurons)[:, :, 1]
-        below = (self.partition_counts[neurons] * (upper < values[:, None])).sum(axis=1)
-        return below.astype(np.int64)
+        below: NDArray[np.int64] = (self.partition_counts[neurons] * (upper < values[:, None])).sum(axis=1)
+        return below
 
 
 class _GroupTables:

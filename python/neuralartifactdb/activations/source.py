@@ -41,7 +41,10 @@ class LayerInfo:
 class Source(Protocol):
     """What evaluates inputs exactly; see docs/ARCHITECTURE.md, "Source"."""
 
-    rows_run: int
+    @property
+    def rows_run(self) -> int:
+        """Rows evaluated so far, padding included."""
+        ...
 
     @property
     def kind(self) -> str:
