@@ -1,0 +1,369 @@
+"""Fingerprints: what must be the same for stored activations to be those of this model over this dataset, and what
+else may differ.
+
+A fingerprint is a dict of JSON values. "identity" decides whether an index is stale; "environment" only explains
+deviations (device, kernels, versions, hooks), since equal bits are checked by running the stored probes. Implements
+design section 4, "Fingerprint".
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralartifactdb.capture.layers import plain_name
+
+__all__ = [
+    "compare_fingerprints",
+    "describe_callable",
+    "describe_environment",
+    "describe_model",
+    "hash_value",
+    "model_stamp",
+    "sampled_ids",
+]
+
+_N_SAMPLED = 16
+_MAX_GROUPS = 24
+
+
+# ---- the model
+# ---------------------------------------------------------------------------------------------------------
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """SHA-256 over names, dtypes, shapes and bytes of the whole `state_dict`, and of each top-level part of it.
+
+    Returns:
+        class, hash, parts {name: short hash} (so that a difference can be placed; none for models of more than 24
+        parts), dtypes, and
+        unsaved: the hash of buffers that `state_dict` leaves out (often mere caches).
+    """
+    whole = hashlib.sha256()
+    parts: dict[str, Any] = {}
+    dtypes: set[str] = set()
+    state = model.state_dict()
+    for name, value in state.items():
+        digest = hash_value(value).encode()
+        name = plain_name(name)
+        whole.update(f"{name}\0".encode() + digest)
+        parts.setdefault(name.split(".")[0], hashlib.sha256()).update(f"{name}\0".encode() + digest)
+        dtypes.update(str(tensor.dtype).removeprefix("torch.") for _, tensor in _tensors({"": value}))
+    unsaved = hashlib.sha256()
+    for name, buffer in model.named_buffers():
+        if name not in state:
+            unsaved.update(f"{plain_name(name)}\0{hash_value(buffer)}".encode())
+    return {
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "hash": whole.hexdigest(),
+        "parts": {name: digest.hexdigest()[:12] for name, digest in parts.items()} if len(parts) <= _MAX_GROUPS else {},
+        "dtypes": sorted(dtypes),
+        "unsaved": unsaved.hexdigest()[:12],
+    }
+
+
+def model_stamp(model: nn.Module) -> tuple[tuple[int, int, int], ...]:
+    """Changes when a parameter or buffer is replaced or written in place; reads no values."""
+    return tuple(
+        (id(tensor), tensor.data_ptr() if _has_storage(tensor) else 0, _version(tensor))
+        for tensors in (model.parameters(), model.buffers())
+        for tensor in tensors
+    )
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and tensor.layout == torch.strided and not tensor.is_nested
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else int(tensor._version)
+
+
+# ---- hashing
+# -----------------------------------------------------------------------------------------------------------
+
+
+def hash_value(value: Any) -> str:
+    """SHA-256 (hex) of a nested value: tensors and arrays by dtype, shape and bytes, containers entry by entry."""
+    digest = hashlib.sha256()
+    for piece in _pieces(value):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(value: Any) -> Iterator[bytes | memoryview]:
+    if isinstance(value, Tensor):
+        yield from _tensor_pieces(value)
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        yield f"array {value.dtype.str} {value.shape} ".encode()
+        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)} ".encode()
+        for key in value:
+            yield f"{key!r}:".encode()
+            yield from _pieces(value[key])
+    elif isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
+        yield f"sequence {len(value)} ".encode()
+        for one in value:
+            yield from _pieces(one)
+    elif isinstance(value, bytes):
+        yield f"bytes {len(value)} ".encode() + value
+    elif value is None or isinstance(value, (str, int, float, complex, bool, np.generic, torch.dtype)):
+        yield f"{type(value).__name__} {value!r} ".encode()
+    elif callable(getattr(value, "tobytes", None)):  # PIL images and array scalars of other libraries
+        yield f"{type(value).__qualname__} {getattr(value, 'size', '')} {getattr(value, 'mode', '')} ".encode()
+        yield value.tobytes()
+    elif hasattr(value, "__dict__") and not callable(value):
+        yield f"{type(value).__qualname__} ".encode()
+        yield from _pieces({key: one for key, one in vars(value).items() if not key.startswith("__")})
+    else:
+        yield f"{type(value).__module__}.{type(value).__qualname__} ".encode()
+
+
+def _tensor_pieces(tensor: Tensor) -> Iterator[bytes | memoryview]:
+    tensor = tensor.detach()
+    yield f"tensor {tensor.dtype} {tuple(tensor.shape) if not tensor.is_nested else 'nested'} ".encode()
+    if tensor.device.type == "meta":
+        yield b"meta"
+    elif tensor.is_nested:
+        for one in tensor.unbind():
+            yield from _tensor_pieces(one)
+    elif tensor.is_quantized:
+        yield from _tensor_pieces(tensor.int_repr())
+        yield repr(tensor.qscheme()).encode()
+        per_channel = tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
+        yield repr(
+            tensor.q_per_channel_scales().tolist() if per_channel else (tensor.q_scale(), tensor.q_zero_point())
+        ).encode()
+    elif tensor.layout != torch.strided:
+        dense = tensor.to_dense()
+        yield from _tensor_pieces(dense)
+    else:
+        if hasattr(tensor, "full_tensor"):  # sharded over devices
+            tensor = tensor.full_tensor()
+        host = tensor.to("cpu").contiguous().resolve_conj().resolve_neg().reshape(-1)
+        yield host.view(torch.uint8).numpy().data
+
+
+def _tensors(value: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for key, one in value.items():
+        if isinstance(one, Tensor):
+            yield key, one
+
+
+def describe_callable(function: Any) -> str:
+    """A name for a callable, with a hash of its code where there is any, so that an edited lambda is told apart."""
+    if isinstance(function, functools.partial):
+        inner = ", ".join([*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())])
+        return f"partial({describe_callable(function.func)}, {inner})"
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    code = getattr(function, "__code__", None) or getattr(vars(type(function)).get("__call__"), "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return name
+    digest = hashlib.sha256()
+    for piece in _code_pieces(code):
+        digest.update(piece.encode())
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_filled(cell)]
+    for value in [*cells, *(getattr(function, "__defaults__", None) or ())]:
+        if isinstance(value, (int, float, str, tuple, type(None))):
+            digest.update(repr(value).encode())
+    return f"{name}#{platform.python_version().rpartition('.')[0]}:{digest.hexdigest()[:12]}"
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # a name that is bound later
+        return False
+
+
+def _code_pieces(code: types.CodeType) -> Iterator[str]:
+    yield code.co_code.hex()
+    yield repr(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _code_pieces(constant)
+        elif not isinstance(constant, frozenset):  # its order differs from process to process
+            yield repr(constant)
+
+
+# ---- the environment
+# ---------------------------------------------------------------------------------------------------
+
+
+def describe_environment(model: nn.Module, device: torch.device) -> dict[str, Any]:
+    """What may change bits of the same model and data: versions, device, numeric switches, foreign hooks."""
+    environment: dict[str, Any] = {
+        "torch": str(torch.__version__),
+        "device": device.type,
+        "device name": _device_name(device),
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "default dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "matmul precision": _quietly(torch.get_float32_matmul_precision),
+        "allow_tf32 (matmul)": _quietly(lambda: torch.backends.cuda.matmul.allow_tf32),
+        "allow_tf32 (cudnn)": _quietly(lambda: torch.backends.cudnn.allow_tf32),
+        "reduced precision (fp16)": _quietly(lambda: torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
+        "reduced precision (bf16)": _quietly(lambda: torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "mkldnn": _quietly(lambda: torch.backends.mkldnn.enabled),
+        "flush denormals": _flushes_denormals(),
+        "attention kernels": _attention_kernels(),
+        "autocast": _autocast(device),
+        "hooks": _foreign_hooks(model),
+    }
+    return environment
+
+
+def _quietly(read: Callable[[], Any]) -> Any:
+    """A switch's value; torch raises or warns where its old and new names for one switch are mixed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            value = read()
+        except (RuntimeError, AttributeError):
+            return "unknown"
+    return value if isinstance(value, (bool, int, float, str)) or value is None else str(value)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else device.type
+
+
+def _flushes_denormals() -> bool:
+    return bool((torch.tensor([1e-40], dtype=torch.float32, device="cpu") * 1.0 == 0).item())
+
+
+def _attention_kernels() -> list[str]:
+    cuda = torch.backends.cuda
+    switches = {
+        "flash": cuda.flash_sdp_enabled,
+        "memory efficient": cuda.mem_efficient_sdp_enabled,
+        "math": cuda.math_sdp_enabled,
+        "cudnn": getattr(cuda, "cudnn_sdp_enabled", lambda: False),
+    }
+    return [name for name, enabled in switches.items() if _quietly(enabled)]
+
+
+def _autocast(device: torch.device) -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not torch.is_autocast_enabled(device.type):
+            return None
+        return str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
+
+
+def _foreign_hooks(model: nn.Module) -> list[str]:
+    found = []
+    for name, module in model.named_modules():
+        for kind in ("_forward_hooks", "_forward_pre_hooks"):
+            found += [f"{plain_name(name)}: {_hook_name(hook)}" for hook in getattr(module, kind, {}).values()]
+    return found[:32]
+
+
+def _hook_name(hook: Any) -> str:
+    return str(getattr(hook, "__qualname__", type(hook).__qualname__))
+
+
+# ---- inputs, comparison
+# ------------------------------------------------------------------------------------------------
+
+
+def sampled_ids(n_inputs: int, seed: int) -> list[int]:
+    """At most 16 ids whose items are hashed: the first, the last, and random ones."""
+    if n_inputs <= _N_SAMPLED:
+        return list(range(n_inputs))
+    drawn = np.random.default_rng([seed, n_inputs]).choice(n_inputs, _N_SAMPLED - 2, replace=False)
+    return sorted({0, n_inputs - 1, *drawn.tolist()})
+
+
+def compare_fingerprints(stored: Mapping[str, Any], current: Mapping[str, Any], *, part: str = "all") -> list[str]:
+    """What differs, in words, most telling first; empty if nothing does.
+
+    Args:
+        stored: as kept with an index.
+        current: of the attached model, from `fingerprint(layer, like=stored)` so that the same inputs are hashed.
+        part: "identity" (the index is stale), "environment" (bits may differ), or "all".
+    """
+    differences: list[str] = []
+    if part in ("all", "identity"):
+        differences += _identity_differences(stored, current)
+    if part in ("all", "environment"):
+        before, now = stored.get("environment", {}), current.get("environment", {})
+        differences += [
+            f"{name}: {before.get(name)!r} when indexed, now {now.get(name)!r}"
+            for name in dict.fromkeys([*before, *now])
+            if before.get(name) != now.get(name)
+        ]
+        unsaved = [one.get("model", {}).get("unsaved") for one in (stored, current)]
+        if unsaved[0] != unsaved[1]:
+            differences.append("buffers that are not part of state_dict differ")
+    return differences
+
+
+def _identity_differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    before, now = stored.get("model", {}), current.get("model", {})
+    differences = []
+    for name, words in (("class", "the model's class"), ("dtypes", "the dtypes of weights and buffers")):
+        if before.get(name) != now.get(name):
+            differences.append(f"{words}: {_short(before.get(name))} when indexed, now {_short(now.get(name))}")
+    if before.get("hash") != now.get("hash"):
+        parts = before.get("parts") or {}
+        changed = [
+            name
+            for name in dict.fromkeys([*parts, *now.get("parts", {})])
+            if parts.get(name) != now.get("parts", {}).get(name)
+        ]
+        differences.append("weights or buffers" + (f" in {', '.join(changed[:8])}" if changed else ""))
+    pairs = [(name, stored.get(name), current.get(name)) for name in ("layer", "shape", "dtype")]
+    options = [one.get("capture", {}) for one in (stored, current)]
+    pairs += [
+        (f"capture's {name}", options[0].get(name), options[1].get(name))
+        for name in dict.fromkeys([*options[0], *options[1]])
+    ]
+    differences += [
+        f"{name}: {_short(first)} when indexed, now {_short(second)}"
+        for name, first, second in pairs
+        if not _same_option(first, second)
+    ]
+    return differences + _input_differences(stored.get("inputs", {}), current.get("inputs", {}))
+
+
+def _same_option(first: Any, second: Any) -> bool:
+    """Equality; callables agree in their code, which only one version of Python writes the same way."""
+    if isinstance(first, str) and isinstance(second, str) and "#" in first and "#" in second:
+        codes = [one.rpartition("#")[2].partition(":") for one in (first, second)]
+        return codes[0][0] != codes[1][0] or codes[0][2] == codes[1][2]
+    return bool(first == second)
+
+
+def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if now.get("n", 0) < before.get("n", 0):
+        return [f"the dataset: {before.get('n')} inputs when indexed, now {now.get('n')}"]
+    current = dict(zip(now.get("ids", []), now.get("hashes", []), strict=True))
+    changed = [i for i, digest in _pairs(before) if i in current and current[i] != digest]
+    if changed:
+        return [
+            f"the dataset: input {', '.join(map(str, changed[:4]))}{' and more' if len(changed) > 4 else ''} is not "
+            f"what was indexed"
+        ]
+    return []
+
+
+def _pairs(inputs: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
+    return list(zip(inputs.get("ids", []), inputs.get("hashes", []), strict=True))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 160 else text[:157] + "..."
