@@ -143,9 +143,9 @@ def is_dir(path: str) -> bool:
 
 
 def file_size(path: str) -> int | None:
-    """Size in bytes, or None if there is no such file."""
+    """Size in bytes, or None if there is no such regular file."""
     found = _stat(path)
-    return None if found is None else found.st_size
+    return found.st_size if found is not None and stat_module.S_ISREG(found.st_mode) else None
 
 
 def identity(path: str) -> tuple[int, int, int, int] | None:
@@ -263,6 +263,7 @@ class FileWriter:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._fd = -1
         with _call("create", path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
@@ -291,6 +292,9 @@ class FileWriter:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -366,7 +370,7 @@ os.register_at_fork(after_in_child=_descriptors.drop_after_fork)
 
 
 def close_descriptors(path: str) -> None:
-    """Close the cached descriptors of a file, and of files under a directory: the next read opens what is there then."""
+    """Close the cached descriptors of a file, or of the files under a directory: the next read opens them anew."""
     _descriptors.close_under(path)
 
 
@@ -443,6 +447,7 @@ class LockFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._fd = -1
         with _call("open_lock", path):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
@@ -462,7 +467,7 @@ class LockFile:
 
     def write(self, data: bytes) -> None:
         """Replace the contents; not durable, and need not be."""
-        with _call("write", self.path):
+        with _call("write_lock", self.path):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, data, 0)
 
@@ -478,6 +483,9 @@ class LockFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def open_lock(path: str) -> LockFile:

@@ -43,7 +43,10 @@ def read_sealed(path: str, *, crc: int | None = None) -> tuple[JsonBody, bytes]:
         FormatError: The file is damaged, truncated or of another kind.
         FileNotFoundError: There is no such file.
     """
-    data = io.read_file(path, _LIMIT)
+    try:
+        data = io.read_file(path, _LIMIT)
+    except IsADirectoryError as error:
+        raise FormatError(f"{path}: got a directory, expected a file") from error
     if not data.startswith(_PREFIX) or data[_BODY_AT - len(_MIDDLE) : _BODY_AT] != _MIDDLE:
         raise FormatError(
             f"{path}: at offset 0 got {data[:24]!r}, expected {_PREFIX!r}, 8 hexadecimal digits and {_MIDDLE!r}"

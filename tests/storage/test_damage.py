@@ -1,0 +1,140 @@
+"""Damaged files: every byte altered, every length cut, files missing, foreign, newer. A FormatError naming the file, never anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import content
+from neuralartifactdb.errors import FormatError
+from neuralartifactdb.storage import DatabaseDirectory
+from neuralartifactdb.storage.sealed import seal
+
+
+def files(small: Path) -> list[Path]:
+    """Files that the newest version needs; the lock file only informs."""
+    with DatabaseDirectory(small, "r") as directory:
+        segments = {segment.id for segment in directory.state().segments()}
+    found = [path for path in small.rglob("*") if path.is_file()]
+    found = sorted(path for path in found if path.parent.name == "versions" or path.parent.name in segments)
+    assert len(found) == 5 + 4 + 3
+    return found
+
+
+def read_all(path: Path) -> dict[str, Any]:
+    with DatabaseDirectory(path, "r") as directory:
+        return content(directory)
+
+
+def alterations(data: bytes) -> Iterator[bytes]:
+    for i in range(len(data)):
+        yield data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :]
+
+
+def truncations(data: bytes) -> Iterator[bytes]:
+    for i in range(len(data)):
+        yield data[:i]
+    yield data + b"\0"
+
+
+@pytest.mark.parametrize("variants", [alterations, truncations])
+def test_every_byte_and_every_length(small: Path, contents: list[dict[str, Any]], variants: Any) -> None:
+    refused = 0
+    for file in files(small):
+        data = file.read_bytes()
+        for variant in variants(data):
+            file.write_bytes(variant)
+            with pytest.raises(FormatError, match="got .*expected") as caught:
+                read_all(small)
+            assert file.name in str(caught.value)
+            assert file.parent.name in str(caught.value)
+            refused += 1
+        file.write_bytes(data)
+    assert read_all(small) == contents[-1]
+    assert refused > 2500
+
+
+def test_every_file_missing_or_a_directory(small: Path, contents: list[dict[str, Any]]) -> None:
+    needed = files(small)
+    newest = max((small / "versions").iterdir())
+    for file in needed:
+        data = file.read_bytes()
+        file.unlink()
+        if file == newest:  # as if it had never been committed: nothing else knows of it
+            assert read_all(small) == contents[-2]
+        else:
+            with pytest.raises(FormatError, match=file.name):
+                read_all(small)
+        file.mkdir()
+        with pytest.raises(FormatError, match=file.name):
+            read_all(small)
+        file.rmdir()
+        file.write_bytes(data)
+
+
+def test_damage_after_a_block_is_cached_is_not_seen_and_before_is(small: Path) -> None:
+    with DatabaseDirectory(small, "r") as directory:
+        ref = directory.state().indexes["m/l"].segments[0]
+        reader = directory.reader(ref)
+        first = bytes(reader.read("codes", 0, 64))
+        file = small / "segments" / ref.id / "codes.npy"
+        file.write_bytes(file.read_bytes()[:128] + bytes(150))
+        assert bytes(reader.read("codes", 0, 64)) == first
+        with pytest.raises(
+            FormatError, match=r"codes.npy: block 1 at offset 192 \(64 bytes\) got CRC-32 \w{8}, expected"
+        ):
+            reader.read("codes", 64, 1)
+        file.write_bytes(file.read_bytes()[:200])
+        with pytest.raises(FormatError, match="codes.npy: at offset 256 got the end of the file, expected 278 bytes"):
+            reader.read("codes", 130, 1)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Change fields of a sealed file, with a right checksum."""
+    import json
+
+    body = json.loads(path.read_bytes())["body"]
+    path.write_bytes(seal({**body, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 3},
+        {"version": "4"},
+        {"changes": None},
+        {"changes": [{}]},
+        {"changes": [{"op": "explode"}]},
+        {"changes": [{"op": "add_segment", "index": "other", "segment": ["0" * 16, 1, 1]}]},
+        {"changes": [{"op": "add_segment", "index": "m/l", "segment": ["../../../etc", 1, 1]}]},
+        {"changes": [{"op": "add_segment", "index": "m/l", "segment": ["0" * 16, -1, 1]}]},
+        {"changes": [{"op": "add_segment", "index": "m/l", "segment": ["0" * 16, 1, 1 << 32]}]},
+        {"changes": [{"op": "add_segment", "index": "m/l"}]},
+        {"changes": [{"op": "replace_index", "index": "m/l", "segments": 3, "meta": {}}]},
+        {"changes": [{"op": "create_index", "index": "m/l", "meta": {}}]},
+        {"changes": [{"op": "create_database", "database": {}}]},
+        {"changes": [{"op": "set_inputs", "segments": [], "key": 3, "meta": {}}]},
+        {"previous_crc32": 1},
+        {"state": []},
+        {"state": {}},
+        {"state": {"database": {}, "indexes": {"a": 1}, "inputs": {}, "masks": {}}},
+        {"format": None},
+    ],
+)
+def test_a_version_that_lies_is_refused(small: Path, changes: dict[str, object]) -> None:
+    newest = max((small / "versions").iterdir())
+    rewrite(newest, **changes)
+    with pytest.raises(FormatError, match=newest.name):
+        DatabaseDirectory(small, "r")
+
+
+def test_a_newer_format_says_which_version_reads_it(small: Path) -> None:
+    rewrite(max((small / "versions").iterdir()), format=1, needs="3.2", changes="of a shape unknown today")
+    for mode in ("r", "a"):
+        with pytest.raises(
+            FormatError, match=r"format version 1, expected at most 0: .*version 3\.2 or later reads it"
+        ):
+            DatabaseDirectory(small, mode)
