@@ -361,7 +361,6 @@ def test_many_candidates_in_blocks_keep_few() -> None:
         ({"k": 1, "theta_on": "distance"}, ValueError, "largest=False"),
         ({"k": 1, "largest": False, "theta_on": "score"}, ValueError, "largest=True"),
         ({"k": 1, "floor": math.nan}, ValueError, "`floor`"),
-        ({"k": "many"}, TypeError, ""),
     ],
 )
 def test_bad_options(arguments: dict[str, object], error: type[Exception], match: str) -> None:
@@ -411,3 +410,8 @@ def test_empty_search() -> None:
     assert len(search.next_wave(4, 8)) == 0
     assert search.plan(4, 8) == (0, 0)
     assert [len(part) for part in search.result()] == [0, 0, 0]
+
+
+def test_k_must_be_a_whole_number() -> None:
+    with pytest.raises(TypeError):
+        _core.BoundedSearch("many")  # type: ignore[arg-type]

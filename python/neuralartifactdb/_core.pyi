@@ -1,0 +1,345 @@
+"""The C++ core. Not public: the package's Python modules are its only callers.
+
+Input arrays, the same as in src/cpp/python/arrays.h: NumPy, C-contiguous, aligned, of exactly the dtype named; anything
+else is a TypeError (type, dtype) or a ValueError (shape, layout, value). Nothing is cast or copied silently. "Real" is
+float32 or float64. `threads=0` means NADB_THREADS, else every hardware thread. Long calls release the GIL.
+"""
+
+from collections.abc import Buffer
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+_Real = TypeVar("_Real", np.float32, np.float64)
+_Term: TypeAlias = Literal["value", "square", "abs_diff", "sq_diff", "product"]
+_Combine: TypeAlias = Literal["sum", "min", "max"]
+_Floats: TypeAlias = npt.NDArray[np.float64]
+_Ids: TypeAlias = npt.NDArray[np.int64]
+_Codes: TypeAlias = npt.NDArray[np.uint16]
+_Bytes: TypeAlias = npt.NDArray[np.uint8]
+_Rows: TypeAlias = list[Any] | tuple[Any, ...]  # of bytes-like objects
+
+class NonFiniteError(ValueError):
+    """A NaN or an infinity among activations.
+
+    Attributes:
+        row: Row of the sample, or index into `order` of an append.
+        neuron: Flat index of the neuron.
+        value: The value found.
+    """
+
+    row: int
+    neuron: int
+    value: float
+
+class _BuildInfo(TypedDict):
+    version: str
+    compiler: str
+    flags: str
+    cpp_standard: str
+    kernels_compiled: list[str]
+    kernels: str
+    threads: int
+
+def build_info() -> _BuildInfo:
+    """Facts of this build; see `neuralartifactdb.build_info`."""
+
+def choose_edges(sample: npt.NDArray[_Real], n_bits: int, top_count: int, *, threads: int = 0) -> npt.NDArray[_Real]:
+    """Chooses where to cut each neuron's values into 2**n_bits partitions (design, section 4, 1).
+
+    The code of a value is the number of edges that are <= it, compared as order-preserving integers with -0.0 as 0.0.
+    Values held by more than 1/2**n_bits of the sample get partitions of zero width; where a neuron has few distinct
+    values, each gets its own. Edges that a neuron has no use for are -inf, in front.
+
+    Args:
+        sample (Real (n_sample, n_neurons)): Sampled activations, finite, at least one row.
+        n_bits: 1 to 12.
+        top_count: At most so many sample values of a neuron are >= its last edge, none of them heavy (and then just
+            above the greatest, if nothing else qualifies). 0: the last edge is like the others.
+
+    Returns:
+        Real (n_neurons, 2**n_bits - 1): Edges, ascending per neuron.
+
+    Raises:
+        NonFiniteError: The sample holds a NaN or an infinity.
+    """
+
+class SegmentEncoder:
+    """Turns captured rows into packed codes, partition bounds and maxima, in one pass (design, section 4, 2).
+
+    Args:
+        edges (Real (n_neurons, 2**b - 1)): Ascending per neuron, not NaN; copied.
+        n_inputs: Inputs of the segment, at least 1.
+        row_group: Inputs per row group, at least 1; the last group may be shorter.
+        maxima_cap: Most maxima kept per neuron; beyond it the neuron keeps none. 0: none at all.
+    """
+
+    def __init__(
+        self, edges: npt.NDArray[Any], n_inputs: int, row_group: int, maxima_cap: int, *, threads: int = 0
+    ) -> None: ...
+    def append(
+        self, batch: npt.NDArray[Any], sample: npt.NDArray[Any] | None, order: npt.NDArray[np.int32]
+    ) -> None:
+        """Encodes the next rows: row i is batch[order[i]], or sample[~order[i]] where order[i] is negative.
+
+        Args:
+            batch (Real (n_batch, n_neurons)): Of the edges' dtype. Not copied, not kept.
+            sample (Real (n_sample, n_neurons)): The kept sample, or None.
+            order (int32 (n,)): At most as many as inputs are left.
+
+        Raises:
+            NonFiniteError: A row holds a NaN or an infinity. The encoder is as before the call.
+        """
+
+    def take_row_group(self) -> _Bytes | None:
+        """The next complete row group, uint8 (n_neurons, ceil(n_rows * b / 8)), or None: none is complete."""
+
+    def finish(self) -> tuple[npt.NDArray[Any], _Ids, npt.NDArray[Any]]:
+        """Closes the encoder; needs all n_inputs.
+
+        Returns:
+            bounds: Real (n_neurons, 2**b, 2), least and greatest value of each partition; (inf, -inf) if empty.
+            starts: int64 (n_neurons, n_row_groups + 1); the maxima of neuron j in row group g are
+                maxima[starts[j, g]:starts[j, g + 1]], in input order. Constant where neuron j keeps none.
+            maxima: Real (total,), values of the inputs with code 2**b - 1.
+        """
+
+    @property
+    def n_appended(self) -> int:
+        """Inputs appended so far."""
+
+class ColumnWriter:
+    """Turns captured rows into columns of kept values; append and take_row_group as in SegmentEncoder.
+
+    -0.0 is kept as 0.0. A row group is uint8 (n_neurons, n_rows * itemsize): the values of neuron after neuron.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        row_group: int,
+        n_neurons: int,
+        dtype: Literal["float32", "float64"],
+        *,
+        threads: int = 0,
+    ) -> None: ...
+    def append(
+        self, batch: npt.NDArray[Any], sample: npt.NDArray[Any] | None, order: npt.NDArray[np.int32]
+    ) -> None:
+        """Appends rows; see `SegmentEncoder.append`."""
+
+    def take_row_group(self) -> _Bytes | None:
+        """The next complete row group, or None."""
+
+    def finish(self) -> None:
+        """Checks that all n_inputs were appended."""
+
+    @property
+    def n_appended(self) -> int:
+        """Inputs appended so far."""
+
+def term_table(
+    term: _Term,
+    values_lower: npt.NDArray[_Real],
+    values_upper: npt.NDArray[_Real],
+    target: float | None = None,
+    weight: float | None = None,
+) -> _Floats:
+    """Intervals of a neuron's term over intervals of its value (design, section 3, "One arithmetic").
+
+    Terms: value w*v; square w*(v*v); abs_diff w*|v-t|; sq_diff w*((v-t)*(v-t)); product w*(t*v); without a weight the
+    factor is left out. The ends go through the operations of the exact value, so lower == upper gives the exact term.
+    inf * 0 and inf - inf widen to (-inf, inf). What an empty value interval (lower > upper) gives has no meaning.
+
+    Args:
+        values_lower, values_upper (Real (...)): One shape, one dtype.
+        target: Needed by abs_diff, sq_diff and product; None for the others. Finite.
+        weight: Finite, any sign, or None.
+
+    Returns:
+        float64 (..., 2): Lower and upper end.
+    """
+
+def code_bounds(
+    rows: _Rows,
+    n_neurons: int,
+    row_group: int,
+    n_inputs: int,
+    n_bits: int,
+    tables: _Floats,
+    maxima_terms: list[_Floats | None] | tuple[_Floats | None, ...] | None,
+    maxima_starts: _Ids | None,
+    combine: _Combine,
+    lower: _Floats,
+    upper: _Floats,
+    *,
+    threads: int = 0,
+) -> None:
+    """Bounds of a group for every input of a segment, from its packed codes.
+
+    Accumulates left to right over the neurons, from the first term on. NaN (inf - inf) widens to an unbounded end.
+
+    Args:
+        rows: n_row_groups * n_neurons bytes-like objects, at r * n_neurons + j; each ceil(n_rows * n_bits / 8) bytes or
+            more.
+        tables (float64 (n_neurons, 2**n_bits, 2)): The term's interval per code.
+        maxima_terms: Per neuron float64 (m, 2) or None. Where neuron j keeps maxima, inputs with code 2**n_bits - 1 take
+            the next entry instead of the table's.
+        maxima_starts (int64 (n_neurons, n_row_groups + 1)): Positions in the neuron's own maxima_terms; needed only with
+            maxima_terms. A constant row means that the neuron keeps none.
+        lower, upper (float64 (n_inputs,)): Outputs.
+
+    Raises:
+        ValueError: Bad arguments, or a row whose number of top codes is not that of its maxima.
+    """
+
+def value_bounds(
+    columns: _Rows,
+    n_neurons: int,
+    row_group: int,
+    n_inputs: int,
+    dtype: Literal["float16", "bfloat16", "float32", "float64"],
+    term: _Term,
+    combine: _Combine,
+    targets: _Floats | None,
+    weights: _Floats | None,
+    tolerances: _Floats | None,
+    lower: _Floats,
+    upper: _Floats | None,
+    *,
+    threads: int = 0,
+) -> None:
+    """Exact scores (or, with tolerances, bounds) of a group for every input of a segment, from kept values.
+
+    The same arithmetic as `code_bounds` over tables of `term_table`, bit for bit.
+
+    Args:
+        columns: As `rows` of `code_bounds`; each n_rows values of `dtype`.
+        targets, weights, tolerances (float64 (n_neurons,)): Or None. With tolerances the term is taken over
+            [v - tolerance, v + tolerance]; `upper` is then needed.
+        lower (float64 (n_inputs,)): Output; the exact score without tolerances (NaN stays NaN).
+        upper (float64 (n_inputs,)): Output; may be None or `lower` without tolerances.
+    """
+
+def combine_terms(terms: _Floats, combine: _Combine) -> _Floats:
+    """Combines float64 (n_terms, n) over the first axis, left to right, into float64 (n,)."""
+
+def decode(row: Buffer, n: int, n_bits: int) -> _Codes:
+    """The first n codes of a packed row, uint16 (n,)."""
+
+def decode_at(row: Buffer, positions: _Ids, n_bits: int) -> _Codes:
+    """The codes at some positions of a packed row, uint16 (len(positions),)."""
+
+def count_code(row: Buffer, n: int, n_bits: int, code: int) -> int:
+    """How many of the first n codes of a packed row equal `code`."""
+
+def rank_at(row: Buffer, positions: _Ids, n_bits: int, code: int) -> _Ids:
+    """How many codes before each position equal `code`, int64 (len(positions),); positions in any order."""
+
+class BoundedSearch:
+    """Ranks candidates whose scores are known as intervals, refining as few as possible (design, section 3).
+
+    Best score first, ties by id ascending, NULL after every score. Not for several threads at once (RuntimeError).
+
+    Args:
+        k: Results wanted, at least 1; None: all.
+        largest: Whether the largest or the smallest score is best.
+        floor: Results worse than this, and NULL, are no results. A filter is: score = truth in {0, 1}, floor=1.0.
+        theta: At least 1. With theta_on="distance" (smallest first) stop once the k-th <= theta * the next bound; with
+            "score" (largest first) once theta * the k-th >= the next bound, if all offered lower ends are >= 0.
+        epsilon: At least 0; stop once the k-th is within epsilon of the next bound.
+    """
+
+    def __init__(
+        self,
+        k: int | None,
+        *,
+        largest: bool = True,
+        floor: float | None = None,
+        theta: float = 1.0,
+        epsilon: float = 0.0,
+        theta_on: Literal["none", "distance", "score"] = "none",
+    ) -> None: ...
+    def offer(self, ids: _Ids, lower: _Floats, upper: _Floats, may_be_null: npt.NDArray[np.bool_] | None = None) -> None:
+        """Adds candidates, in any order of blocks; drops what is certainly out.
+
+        Args:
+            ids (int64 (n,)): Distinct over all blocks.
+            lower, upper (float64 (n,)): Certain intervals. Equal ends are an exact score, NaN at both ends an exact NULL.
+            may_be_null (bool (n,)): Where True the score may be NULL, and equal ends are not exact.
+
+        Raises:
+            ValueError: lower > upper, or one NaN end; nothing is changed.
+        """
+
+    def next_wave(self, unit: int, max_wave: int) -> _Ids:
+        """The next ids to refine, best optimistic end first (with k=None: ids ascending); empty when finished.
+
+        All open candidates that are certain to be needed, rounded up to a multiple of `unit` with the next ones that are
+        still in the race, at most `max_wave` (a multiple of `unit`). Ids handed out and not refined are open again.
+
+        Raises:
+            ValueError: Bad sizes, or an id was offered twice.
+        """
+
+    def refine(
+        self, ids: _Ids, lower: _Floats, upper: _Floats, may_be_null: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """Gives tighter intervals for open ids; those that are not exact yet are handed out again. Call before offering
+        more.
+
+        Raises:
+            ValueError: An id that is not open, or an interval that does not meet the earlier one; nothing is changed.
+        """
+
+    def plan(self, unit: int, max_wave: int) -> tuple[int, int]:
+        """Predicts (n_evaluations, n_waves) on a copy in which a refinement gives the middle of its interval.
+
+        An unbounded interval, or one that may be NULL, counts as its worst end.
+        """
+
+    def result(self) -> tuple[_Ids, _Floats, npt.NDArray[np.bool_]]:
+        """Exact candidates in the race: ids, scores (NaN where NULL), is_null; in rank order, at most k.
+
+        With k=None and a floor: ids ascending.
+        """
+
+    @property
+    def threshold(self) -> float | None:
+        """A candidate whose optimistic end is worse than this is certainly out. None: nothing known.
+
+        The k-th best pessimistic end, or the floor where that is better. May lag behind large offers, never ahead.
+        """
+
+    @property
+    def kth(self) -> float | None:
+        """The k-th best exact score, None while there are fewer (or it is NULL)."""
+
+    @property
+    def peek_bound(self) -> float | None:
+        """The optimistic end of the best open candidate, or None."""
+
+    @property
+    def candidate_count(self) -> int:
+        """Candidates offered."""
+
+    @property
+    def open_count(self) -> int:
+        """Candidates neither exact nor dropped."""
+
+    @property
+    def settled_count(self) -> int:
+        """Candidates dropped or exact without a refinement."""
+
+    @property
+    def refined_count(self) -> int:
+        """Distinct candidates refined."""
+
+    @property
+    def all_lower_nonnegative(self) -> bool:
+        """Whether every lower end offered is >= 0 (NULL aside)."""
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether theta or epsilon ended the search with candidates open."""
