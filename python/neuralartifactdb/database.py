@@ -443,10 +443,12 @@ class Database:
         return [self.activations[key] for key in keys]
 
     def _attach(self, source: Source, keys: Mapping[str, str]) -> None:
+        indexes = self._directory.state().indexes
         for key in keys:
-            self._evaluated.forget(key)
-            self._tolerances.pop(key, None)
-            self._sources[key] = source
+            identity = str(indexes[key].meta["id"])
+            self._evaluated.forget(identity)
+            self._tolerances.pop(identity, None)
+            self._sources[identity] = source
         self._owned.append(source)
 
     # ---- queries across layers -------------------------------------------------------------------------------------
@@ -526,8 +528,9 @@ class _View:
                 raise UnknownNameError(unknown_name("activation index", key, self._state.indexes))
             database = self._database
             segments = [database._segment(ref, entry.meta["dtype"]) for ref in entry.segments]
+            source = database._sources.get(str(entry.meta["id"]))
             self._indexes[key] = LayerIndex(
-                key, entry.meta, segments, database._sources.get(key), database._evaluated, database._tolerances
+                key, entry.meta, segments, source, database._evaluated, database._tolerances
             )
         return self._indexes[key]
 
@@ -583,10 +586,11 @@ class Activations(Mapping[str, Layer]):
         with database._directory.write() as transaction:
             if key not in transaction.state.indexes:
                 raise UnknownNameError(unknown_name("activation index", key, transaction.state.indexes))
+            identity = str(transaction.state.indexes[key].meta["id"])
             transaction.commit([{"op": "drop_index", "index": key}])
-        database._sources.pop(key, None)
-        database._evaluated.forget(key)
-        database._tolerances.pop(key, None)
+        database._sources.pop(identity, None)
+        database._evaluated.forget(identity)
+        database._tolerances.pop(identity, None)
 
     def __repr__(self) -> str:
         return (

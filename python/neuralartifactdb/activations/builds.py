@@ -8,6 +8,7 @@ again", and the fingerprint part of "What exact means".
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,8 +36,8 @@ __all__ = ["check_unchanged", "index_source"]
 
 _log = logging.getLogger("neuralartifactdb")
 
-_PROBED_INPUTS = 8
-_PROBED_NEURONS = 64
+_PROBED_INPUTS = 4
+_PROBED_NEURONS = 16
 _SEED = 20_211_015
 
 
@@ -180,6 +181,7 @@ def _new_indexes(
             changes.append({"op": "set_index_meta", "index": build.key, "meta": meta})
             continue
         meta = {
+            "id": secrets.token_hex(6),
             "kind": source.kind,
             "layer": build.layer,
             "name": name,

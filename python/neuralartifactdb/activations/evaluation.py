@@ -75,7 +75,7 @@ class Evaluator:
         """Fill in what this session evaluated before."""
         if not left.any():
             return
-        held = index.evaluated.lookup(index.key, int(ids.min()), int(ids.max()) + 1)
+        held = index.evaluated.lookup(index.identity, int(ids.min()), int(ids.max()) + 1)
         if held is None:
             return
         known, rows = held
@@ -109,5 +109,5 @@ class Evaluator:
                 index, neurons = wanted[key]
                 indexed = ids[where] < index.n_indexed
                 index.check(ids[where][indexed], rows[layer][indexed], neurons)
-                index.evaluated.add(key, ids[where], rows[layer])
+                index.evaluated.add(index.identity, ids[where], rows[layer])
                 out[key][:, where] = rows[layer][:, neurons].T

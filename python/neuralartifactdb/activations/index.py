@@ -47,6 +47,11 @@ class LayerIndex:
     tolerances: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
+    def identity(self) -> str:
+        """Changes when the index is replaced: what is attached and remembered belongs to one identity."""
+        return str(self.meta["id"])
+
+    @property
     def info(self) -> LayerInfo:
         """Shape and storage dtype."""
         return LayerInfo(tuple(self.meta["shape"]), self.meta["dtype"])
@@ -84,7 +89,7 @@ class LayerIndex:
     @property
     def tolerance(self) -> NDArray[np.float64] | None:
         """Widened tolerance of this session, float64 (M,), or None."""
-        return self.tolerances.get(self.key)
+        return self.tolerances.get(self.identity)
 
     def largest_tolerance(self, neurons: NDArray[np.int64]) -> float:
         """The largest tolerance among the group's neurons; 0 when bits reproduce."""
@@ -114,7 +119,7 @@ class LayerIndex:
         bounds = segment.intervals(leaf, first, last, self.tolerance)
         if segment.keeps_values:
             return bounds
-        held = self.evaluated.lookup(self.key, first, last)
+        held = self.evaluated.lookup(self.identity, first, last)
         if held is None:
             return bounds
         ids, rows = held
@@ -191,7 +196,7 @@ class LayerIndex:
         relative = float(share.max()) * _TOLERANCE_FACTOR
         every = segment.value_range(np.arange(self.info.n_neurons, dtype=np.int64))
         tolerance = np.maximum(tolerance, np.minimum(relative, _STALE_SHARE) * (every[1] - every[0]))
-        self.tolerances[self.key] = tolerance
+        self.tolerances[self.identity] = tolerance
         raise ToleranceWidened
 
 
