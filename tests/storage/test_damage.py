@@ -1,4 +1,7 @@
-"""Damaged files: every byte altered, every length cut, files missing, foreign, newer. A FormatError naming the file, never anything else."""
+"""Damaged files: every byte altered, every length cut, files missing, foreign, newer.
+
+A FormatError naming the file, never anything else.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def test_every_byte_and_every_length(small: Path, contents: list[dict[str, Any]]
         data = file.read_bytes()
         for variant in variants(data):
             file.write_bytes(variant)
-            with pytest.raises(FormatError, match="got .*expected") as caught:
+            with pytest.raises(FormatError, match=r"got .*expected") as caught:
                 read_all(small)
             assert file.name in str(caught.value)
             assert file.parent.name in str(caught.value)
@@ -88,7 +91,7 @@ def test_damage_after_a_block_is_cached_is_not_seen_and_before_is(small: Path) -
         ):
             reader.read("codes", 64, 1)
         file.write_bytes(file.read_bytes()[:200])
-        with pytest.raises(FormatError, match="codes.npy: at offset 256 got the end of the file, expected 278 bytes"):
+        with pytest.raises(FormatError, match=r"codes\.npy: at offset 256 got the end of the file, expected 278 bytes"):
             reader.read("codes", 130, 1)
 
 

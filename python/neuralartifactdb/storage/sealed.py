@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from neuralartifactdb.errors import FormatError
+from neuralartifactdb.errors import FormatError, InvalidValueError
 from neuralartifactdb.storage import io
 from neuralartifactdb.storage.checksums import crc32
 
@@ -24,8 +24,11 @@ _LIMIT = 1 << 30
 
 
 def seal(body: dict[str, Any]) -> bytes:
-    """The bytes of a sealed file. Raises ValueError for NaN and infinities, which JSON lacks."""
-    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    """The bytes of a sealed file. InvalidValueError for what JSON lacks: NaN, infinities, NumPy scalars."""
+    try:
+        text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(f"metadata must be JSON values, got one that is not: {error}") from error
     return _PREFIX + b"%08x" % crc32(text) + _MIDDLE + text + _SUFFIX
 
 

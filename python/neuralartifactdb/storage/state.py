@@ -142,7 +142,7 @@ def _add_segment(state: State, change: JsonBody) -> State:
     index = _index(state, key, change)
     segment = SegmentRef.from_json(change.value.get("segment"), change.path)
     if any(segment.id == other.id for other in index.segments):
-        raise FormatError(f"{change.path}: index {key!r} has segment {segment.id} already")
+        raise FormatError(f"{change.path}: got segment {segment.id} of index {key!r} again, expected a new one")
     meta = {**index.meta, **change.mapping("meta")} if "meta" in change.value else index.meta
     return _with_index(state, key, IndexEntry(meta, [*index.segments, segment]))
 
