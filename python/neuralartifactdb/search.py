@@ -190,9 +190,9 @@ def _waves(search: _core.BoundedSearch, candidates: Candidates) -> Iterator[Ids]
 
 
 def _scan(search: _core.BoundedSearch, candidates: Candidates) -> Iterator[Ids]:
-    ids = np.sort(search.open_ids())
-    for begin in range(0, len(ids), candidates.max_wave):
-        yield ids[begin : begin + candidates.max_wave]
+    """Whole batches of the build's shape, as one pass would run them, but best first: it still stops when it may."""
+    while len(ids := search.next_wave(candidates.max_wave, candidates.max_wave)):
+        yield ids
 
 
 def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchStats) -> Prediction:
