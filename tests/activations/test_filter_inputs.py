@@ -112,7 +112,7 @@ class _TwoLayers:
         self._context.__exit__(*error)
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(case=cases(max_inputs=40), data=st.data())
 def test_filter_equals_brute_force(case: Case, data: st.DataObject) -> None:
     with _TwoLayers(case) as (b, leaves):
@@ -127,7 +127,7 @@ def test_filter_equals_brute_force(case: Case, data: st.DataObject) -> None:
             assert result.verify()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(case=cases(max_inputs=40), data=st.data())
 def test_scores_of_a_filter_are_exact_where_they_are_given(case: Case, data: st.DataObject) -> None:
     with _TwoLayers(case) as (b, leaves):
@@ -144,7 +144,7 @@ def test_scores_of_a_filter_are_exact_where_they_are_given(case: Case, data: st.
         assert both.scores is None
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(case=cases(max_inputs=40), data=st.data())
 def test_top_k_of_an_expression_equals_brute_force(case: Case, data: st.DataObject) -> None:
     with _TwoLayers(case) as (b, leaves):
