@@ -312,3 +312,18 @@ def test_bad_intervals(make, error, needle):
 def test_large_integers_that_float64_holds_are_taken():
     assert Intervals.points(np.array([2**60, -(2**53)], dtype=np.int64)).lower.tolist() == [2.0**60, -(2.0**53)]
     assert Intervals.points(np.array([2**64 - 2**11], dtype=np.uint64)).lower.tolist() == [float(2**64 - 2**11)]
+
+
+@pytest.mark.parametrize("which", [slice(1, 3), np.array([2, 0])])
+def test_take(which):
+    values = np.array([1.0, np.nan, 3.0])
+    points = Intervals.points(values).take(which)
+    assert points.upper is points.lower
+    assert np.array_equal(points.lower, values[which], equal_nan=True)
+    assert points.may_be_null.tolist() == np.isnan(values[which]).tolist()
+    wide = Intervals(np.zeros(3), values).take(which)
+    assert wide.may_be_null is None
+    assert np.array_equal(wide.upper, values[which], equal_nan=True)
+    texts = Texts(np.array(["a", None, "c"], dtype=object)).take(which)
+    assert texts.values.tolist() == np.array(["a", "", "c"])[which].tolist()
+    assert texts.is_null.tolist() == np.array([False, True, False])[which].tolist()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from neuralartifactdb.expressions.evaluate import evaluate
 from neuralartifactdb.expressions.intervals import Intervals, Texts
+from neuralartifactdb.expressions.source import source
 from neuralartifactdb.expressions.tree import (
     Column,
     Condition,
@@ -16,7 +17,6 @@ from neuralartifactdb.expressions.tree import (
     column,
     leaves,
     scored,
-    source,
 )
 
 __all__ = [

@@ -10,8 +10,9 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError, UnknownNameError
-from neuralartifactdb.expressions import intervals as arithmetic
+from neuralartifactdb.expressions import arithmetic, truth
 from neuralartifactdb.expressions.intervals import Intervals, Texts
+from neuralartifactdb.expressions.source import source
 from neuralartifactdb.expressions.tree import (
     Arithmetic,
     Comparison,
@@ -22,7 +23,6 @@ from neuralartifactdb.expressions.tree import (
     Logic,
     Negation,
     Not,
-    source,
 )
 
 __all__ = ["evaluate"]
@@ -33,7 +33,7 @@ _ARITHMETIC = {
     "*": arithmetic.multiply,
     "/": arithmetic.divide,
 }
-_LOGIC = {"&": arithmetic.logical_and, "|": arithmetic.logical_or}
+_LOGIC = {"&": truth.logical_and, "|": truth.logical_or}
 
 Value = Intervals | Texts
 
@@ -117,7 +117,7 @@ def _apply(node: Expression, operands: list[Value]) -> Value:
             return Intervals.points(np.array([float(value)]))
         case Comparison(op=op):
             try:
-                return arithmetic.compare(op, operands[0], operands[1])
+                return truth.compare(op, operands[0], operands[1])
             except DtypeError as error:
                 raise DtypeError(f"{error} (in {source(node)})") from None
         case Arithmetic(op=op):
@@ -127,7 +127,7 @@ def _apply(node: Expression, operands: list[Value]) -> Value:
         case Logic(op=op):
             return _LOGIC[op](_truth(node, 0, operands), _truth(node, 1, operands))
         case Not():
-            return arithmetic.logical_not(_truth(node, 0, operands))
+            return truth.logical_not(_truth(node, 0, operands))
     raise DtypeError(f"unknown kind of expression, got {type(node).__qualname__}; subclass Leaf to add one")
 
 

@@ -1,52 +1,23 @@
-"""Interval arithmetic with NULL: the one arithmetic of bounds and of exact scores.
+"""Intervals with NULL: what is known of a value for each candidate, and texts, which are always exact.
 
-An exact value is the interval [v, v], and every operation gives for two such intervals what plain float64 gives, so
-bounds and verification run the same code and must agree bit for bit (design section 3, "One arithmetic", "NULL").
-
-Containment, for all operations here. Write fl(x op y) for the float64 result. Rounding is monotone, so where `op` is
-monotone in an argument, fl(x op y) is too. Over a box [al, au] x [bl, bu] the least and greatest results therefore
-stand at corners, and taking the rounded corners needs no slack. What float64 cannot say (a division by zero, inf - inf,
-0 * inf, inf / inf) is NULL.
+An exact value is the interval [v, v], so bounds and exact scores go through the same operations, which stand in
+`arithmetic` and `truth` (design section 3, "One arithmetic", "NULL").
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 
-__all__ = [
-    "COMPARISONS",
-    "Intervals",
-    "Texts",
-    "add",
-    "compare",
-    "divide",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "multiply",
-    "negate",
-    "subtract",
-]
+__all__ = ["Bools", "Floats", "Intervals", "Texts", "are_points", "either_null", "joint_nulls"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,6 +111,12 @@ class Intervals:
             return exact
         return np.isnan(self.lower) | (exact & ~self.may_be_null)
 
+    def take(self, which: slice | NDArray[np.int64]) -> Intervals:
+        """Those of some candidates, by slice or positions; points stay points."""
+        lower = self.lower[which]
+        upper = lower if self.upper is self.lower else self.upper[which]
+        return Intervals(lower, upper, None if self.may_be_null is None else self.may_be_null[which])
+
     def broadcast(self, n: int) -> Intervals:
         """The same intervals for n candidates: a constant has one.
 
@@ -162,12 +139,16 @@ class Texts:
     Attributes:
         values: [n] of strings (dtype object, `U` or `T`); None is NULL. Ordered by code point, as Python and SQL do.
         is_null: bool[n] or None; which are NULL besides the Nones.
+        checked: True only from `take`: every value was looked at when the column was made.
     """
 
     values: NDArray[Any]
     is_null: Bools | None = None
+    checked: bool = False
 
     def __post_init__(self) -> None:
+        if self.checked:
+            return
         array = np.asarray(self.values)
         if array.ndim != 1 or array.dtype.kind not in "OUT":
             raise DtypeError(
@@ -192,228 +173,24 @@ class Texts:
         """The number of candidates."""
         return len(self.values)
 
+    def take(self, which: slice | NDArray[np.int64]) -> Texts:
+        """Those of some candidates, by slice or positions, without looking at every string again."""
+        return Texts(self.values[which], None if self.is_null is None else self.is_null[which], checked=True)
 
-def _either(a: Bools | None, b: Bools | None) -> Bools | None:
-    """NULL if one of both is."""
+
+def either_null(a: Bools | None, b: Bools | None) -> Bools | None:
+    """NULL if one of both is; None is never."""
     if a is None or b is None:
         return a if b is None else b
     return a | b
 
 
-def _nulls(a: Intervals, b: Intervals, shape: tuple[int, ...]) -> Bools | None:
+def joint_nulls(a: Intervals, b: Intervals, shape: tuple[int, ...]) -> Bools | None:
     """Where an operand may be NULL, for every candidate of the result: a constant has one entry for all."""
-    null = _either(a.may_be_null, b.may_be_null)
+    null = either_null(a.may_be_null, b.may_be_null)
     return null if null is None or null.shape == shape else np.broadcast_to(null, shape)
 
 
-def _point_result(values: Floats, a: Intervals, b: Intervals) -> Intervals:
-    """The result for two points: NaN, which is all that float64 says of the undefined, becomes NULL."""
-    missing = np.isnan(values)
-    null = _nulls(a, b, values.shape)
-    return Intervals(values, values, _either(null, missing) if missing.any() else null)
-
-
-def _box_result(
-    lower: Floats, upper: Floats, a: Intervals, b: Intervals, undefined: Callable[[], Bools], null: Bools | None = None
-) -> Intervals:
-    """The result for two intervals, from the least and greatest corner.
-
-    A NaN corner says nothing about its neighbours, so it widens to unbounded, except where both sides are points: there
-    the corner is the only result and it is NULL, as it is where a side is certainly NULL. `undefined` marks the boxes
-    that hold a pair without a result; it is only asked when a bound is not finite, since such a pair needs an infinite
-    end, which leaves its trace in a corner.
-    """
-    null = _either(null, _nulls(a, b, lower.shape))
-    if np.isfinite(lower).all() and np.isfinite(upper).all():
-        return Intervals(lower, upper, null)
-    unknown = np.isnan(lower) | np.isnan(upper)
-    certain = np.isnan(a.lower) | np.isnan(b.lower) | (unknown & (a.lower == a.upper) & (b.lower == b.upper))
-    lower = np.where(certain, np.nan, np.where(unknown, -np.inf, lower))
-    upper = np.where(certain, np.nan, np.where(unknown, np.inf, upper))
-    null = _either(null, np.broadcast_to(certain | undefined(), lower.shape))
-    return Intervals(lower, upper, null if null is not None and null.any() else None)
-
-
-def _are_points(a: Intervals, b: Intervals) -> bool:
+def are_points(a: Intervals, b: Intervals) -> bool:
+    """Whether both sides are known to be points by their arrays alone."""
     return a.lower is a.upper and b.lower is b.upper
-
-
-def negate(a: Intervals) -> Intervals:
-    """-a. Exact and decreasing: the ends change places."""
-    lower = -a.upper
-    return Intervals(lower, lower if a.lower is a.upper else -a.lower, a.may_be_null)
-
-
-def add(a: Intervals, b: Intervals) -> Intervals:
-    """a + b. Increasing in both: lower with lower, upper with upper. inf - inf is NULL."""
-    with np.errstate(all="ignore"):
-        if _are_points(a, b):
-            return _point_result(a.lower + b.lower, a, b)
-
-        def undefined() -> Bools:
-            opposite: Bools = ((a.lower == -np.inf) & (b.upper == np.inf)) | (
-                (a.upper == np.inf) & (b.lower == -np.inf)
-            )
-            return opposite
-
-        return _box_result(a.lower + b.lower, a.upper + b.upper, a, b, undefined)
-
-
-def subtract(a: Intervals, b: Intervals) -> Intervals:
-    """a - b, which float64 defines as a + (-b), bit for bit."""
-    return add(a, negate(b))
-
-
-def multiply(a: Intervals, b: Intervals) -> Intervals:
-    """a * b. For a fixed y, x * y is monotone in x (and the reverse), so the four corners hold the extremes.
-
-    0 * inf is NULL. Taken as 0 it would keep the product monotone in each side, so the pairs around it never pass the
-    corners.
-    """
-    with np.errstate(all="ignore"):
-        if _are_points(a, b):
-            return _point_result(a.lower * b.lower, a, b)
-        if a.lower is a.upper:
-            a, b = b, a
-        first, second = a.lower * b.lower, a.upper * b.lower
-        lower, upper = np.minimum(first, second), np.maximum(first, second)
-        if b.lower is not b.upper:
-            first, second = a.lower * b.upper, a.upper * b.upper
-            lower = np.minimum(lower, np.minimum(first, second))
-            upper = np.maximum(upper, np.maximum(first, second))
-        return _box_result(lower, upper, a, b, lambda: _meets_zero_times_infinity(a, b))
-
-
-def _meets_zero_times_infinity(a: Intervals, b: Intervals) -> Bools:
-    a_zero, b_zero = (a.lower <= 0) & (a.upper >= 0), (b.lower <= 0) & (b.upper >= 0)
-    a_infinite, b_infinite = np.isinf(a.lower) | np.isinf(a.upper), np.isinf(b.lower) | np.isinf(b.upper)
-    return (a_zero & b_infinite) | (b_zero & a_infinite)
-
-
-def divide(a: Intervals, b: Intervals) -> Intervals:
-    """a / b; NULL where b is 0, of either sign.
-
-    - b keeps its sign: x / y is monotone in x and in y, so the four corners hold the extremes.
-    - b ends in 0: only the values beyond 0 count, and their quotients tend to x / +0 (or x / -0), an infinity, or stay
-      0 for x = 0. That limit takes the corner's place.
-    - 0 lies inside b: quotients of both signs without bound. b is 0: NULL.
-    """
-    with np.errstate(all="ignore"):
-        by_zero = (b.lower <= 0) & (b.upper >= 0)
-        if _are_points(a, b):
-            values = a.lower / b.lower
-            return _point_result(np.where(by_zero, np.nan, values) if by_zero.any() else values, a, b)
-        if not by_zero.any():
-            corners = [x / y for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
-            lower, upper = np.minimum.reduce(corners), np.maximum.reduce(corners)
-            return _box_result(lower, upper, a, b, lambda: _meets_two_infinities(a, b))
-        # A zero at the lower end must be +0.0 and one at the upper end -0.0; both forms leave other numbers as they
-        # are.
-        corners = [
-            np.where((x == 0) & (y == 0), 0.0, x / y)
-            for x in (a.lower, a.upper)
-            for y in (b.lower + 0.0, -(0.0 - b.upper))
-        ]
-        inside = (b.lower < 0) & (b.upper > 0)
-        zero = (b.lower == 0) & (b.upper == 0)
-        lower = np.where(zero, np.nan, np.where(inside, -np.inf, np.minimum.reduce(corners)))
-        upper = np.where(zero, np.nan, np.where(inside, np.inf, np.maximum.reduce(corners)))
-        null = np.broadcast_to(by_zero, lower.shape)
-        result = _box_result(lower, upper, a, b, lambda: _meets_two_infinities(a, b), null)
-        if not zero.any():
-            return result
-        # Unlike an undefined corner, a divisor that is certainly 0 leaves no other pair: NULL whatever a is.
-        return Intervals(
-            np.where(zero, np.nan, result.lower),
-            np.where(zero, np.nan, result.upper),
-            _either(result.may_be_null, null),
-        )
-
-
-def _meets_two_infinities(a: Intervals, b: Intervals) -> Bools:
-    return (np.isinf(a.lower) | np.isinf(a.upper)) & (np.isinf(b.lower) | np.isinf(b.upper))
-
-
-def compare(op: str, a: Intervals | Texts, b: Intervals | Texts) -> Intervals:
-    """The truth of `a op b` as an interval in {0, 1}; NULL where a side is.
-
-    `a < b` is certain where au < bl, impossible where al >= bu. `a == b` is certain only for two equal points,
-    impossible where the intervals are disjoint. The other four are these with the sides swapped or the truth turned
-    round.
-
-    Raises:
-        DtypeError: a text is compared with a number.
-    """
-    if isinstance(a, Texts) or isinstance(b, Texts):
-        return _compare_texts(op, a, b)
-    null = _nulls(a, b, np.broadcast_shapes(a.lower.shape, b.lower.shape))
-    with np.errstate(invalid="ignore"):
-        if _are_points(a, b):
-            truth = COMPARISONS[op](a.lower, b.lower).astype(np.float64)
-            if null is not None:
-                truth = np.where(np.isnan(a.lower) | np.isnan(b.lower), np.nan, truth)
-            return Intervals(truth, truth, null)
-        if op in (">", ">="):
-            a, b, op = b, a, {">": "<", ">=": "<="}[op]
-        if op == "<":
-            always, possible = a.upper < b.lower, a.lower < b.upper
-        elif op == "<=":
-            always, possible = a.upper <= b.lower, a.lower <= b.upper
-        else:
-            # Four comparisons and not al == bl only: an interval and a point may share an end without being equal.
-            always = (a.lower == a.upper) & (b.lower == b.upper) & (a.lower == b.lower)
-            possible = (a.lower <= b.upper) & (b.lower <= a.upper)
-            if op == "!=":
-                always, possible = ~possible, ~always
-        lower, upper = always.astype(np.float64), possible.astype(np.float64)
-        if null is not None:
-            certain = np.isnan(a.lower) | np.isnan(b.lower)
-            lower, upper = np.where(certain, np.nan, lower), np.where(certain, np.nan, upper)
-    return Intervals(lower, upper, null)
-
-
-def _compare_texts(op: str, a: Intervals | Texts, b: Intervals | Texts) -> Intervals:
-    if not (isinstance(a, Texts) and isinstance(b, Texts)):
-        raise DtypeError(
-            f"a text can only be compared with a text, got a number on one side of `{op}`; quote the value"
-        )
-    truth = np.asarray(COMPARISONS[op](a.values, b.values)).astype(np.float64)
-    null = _either(a.is_null, b.is_null)
-    if null is not None:
-        truth = np.where(null, np.nan, truth)
-        null = np.isnan(truth)
-    return Intervals(truth, truth, null)
-
-
-def logical_not(a: Intervals) -> Intervals:
-    """Kleene's NOT: 1 - a, NULL stays NULL. On {0, 1} the difference is exact."""
-    lower = 1.0 - a.upper
-    return Intervals(lower, lower if a.lower is a.upper else 1.0 - a.lower, a.may_be_null)
-
-
-def logical_and(a: Intervals, b: Intervals) -> Intervals:
-    """Kleene's AND: false if a side is false, else NULL if a side is NULL, else true.
-
-    A truth interval says exactly which of {false, true, NULL} are possible, so the rule is applied to those three sets.
-    """
-    if a.may_be_null is None and b.may_be_null is None:
-        lower = np.minimum(a.lower, b.lower)
-        return Intervals(lower, lower if _are_points(a, b) else np.minimum(a.upper, b.upper))
-    (a_false, a_true, a_null), (b_false, b_true, b_null) = _possible(a), _possible(b)
-    can_true, can_false = a_true & b_true, a_false | b_false
-    can_null = (a_null & (b_null | b_true)) | (b_null & a_true)
-    certain = ~can_true & ~can_false
-    lower = np.where(certain, np.nan, (~can_false).astype(np.float64))
-    upper = np.where(certain, np.nan, can_true.astype(np.float64))
-    return Intervals(lower, upper, can_null)
-
-
-def logical_or(a: Intervals, b: Intervals) -> Intervals:
-    """Kleene's OR, by De Morgan's law: true if a side is true, else NULL if a side is NULL, else false."""
-    return logical_not(logical_and(logical_not(a), logical_not(b)))
-
-
-def _possible(a: Intervals) -> tuple[Bools, Bools, Bools]:
-    """Which of false, true and NULL a truth interval allows; comparisons with NaN are false, as they must be here."""
-    null = np.zeros(len(a), dtype=np.bool_) if a.may_be_null is None else a.may_be_null
-    return a.lower == 0.0, a.upper == 1.0, null

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.quantities import format_bytes
-from neuralartifactdb.results import Stats, Verification, format_seconds
+from neuralartifactdb.receipts import Stats, format_seconds
+from neuralartifactdb.results import Verification
 from neuralartifactdb.viz.png import as_image, data_uri, is_image, shrink
 from neuralartifactdb.viz.style import STYLE
 
