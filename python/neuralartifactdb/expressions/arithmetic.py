@@ -105,36 +105,35 @@ def divide(a: Intervals, b: Intervals) -> Intervals:
       0 for x = 0. That limit takes the corner's place.
     - 0 lies inside b: quotients of both signs without bound. b is 0: NULL.
     """
+    b = _with_null_for_zero(b)
     with np.errstate(all="ignore"):
-        by_zero = (b.lower <= 0) & (b.upper >= 0)
         if are_points(a, b):
-            values = a.lower / b.lower
-            return _point_result(np.where(by_zero, np.nan, values) if by_zero.any() else values, a, b)
-        if not by_zero.any():
-            corners = [x / y for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
+            return _point_result(a.lower / b.lower, a, b)
+        around_zero = (b.lower <= 0) & (b.upper >= 0)
+        null = None
+        if not around_zero.any():
+            ends = (b.lower,) if b.lower is b.upper else (b.lower, b.upper)
+            corners = [x / y for x in (a.lower, a.upper) for y in ends]
             lower, upper = np.minimum.reduce(corners), np.maximum.reduce(corners)
-            return _box_result(lower, upper, a, b, lambda: _meets_two_infinities(a, b))
-        # A zero at the lower end must be +0.0 and one at the upper end -0.0; both forms leave other numbers as they
-        # are.
-        corners = [
-            np.where((x == 0) & (y == 0), 0.0, x / y)
-            for x in (a.lower, a.upper)
-            for y in (b.lower + 0.0, -(0.0 - b.upper))
-        ]
-        inside = (b.lower < 0) & (b.upper > 0)
-        zero = (b.lower == 0) & (b.upper == 0)
-        lower = np.where(zero, np.nan, np.where(inside, -np.inf, np.minimum.reduce(corners)))
-        upper = np.where(zero, np.nan, np.where(inside, np.inf, np.maximum.reduce(corners)))
-        null = np.broadcast_to(by_zero, lower.shape)
-        result = _box_result(lower, upper, a, b, lambda: _meets_two_infinities(a, b), null)
-        if not zero.any():
-            return result
-        # Unlike an undefined corner, a divisor that is certainly 0 leaves no other pair: NULL whatever a is.
-        return Intervals(
-            np.where(zero, np.nan, result.lower),
-            np.where(zero, np.nan, result.upper),
-            either_null(result.may_be_null, null),
-        )
+        else:
+            # A zero at the lower end must be +0.0, at the upper end -0.0; both forms keep other numbers as they are.
+            ends = (b.lower + 0.0, -(0.0 - b.upper))
+            corners = [np.where((x == 0) & (y == 0), 0.0, x / y) for x in (a.lower, a.upper) for y in ends]
+            inside = (b.lower < 0) & (b.upper > 0)
+            lower = np.where(inside, -np.inf, np.minimum.reduce(corners))
+            upper = np.where(inside, np.inf, np.maximum.reduce(corners))
+            null = np.broadcast_to(around_zero, lower.shape)
+        return _box_result(lower, upper, a, b, lambda: _meets_two_infinities(a, b), null)
+
+
+def _with_null_for_zero(b: Intervals) -> Intervals:
+    """The divisor with NULL where it is certainly 0, so that the quotient is NULL whatever is divided."""
+    zero = (b.lower == 0) & (b.upper == 0)
+    if not zero.any():
+        return b
+    lower = np.where(zero, np.nan, b.lower)
+    upper = lower if b.upper is b.lower else np.where(zero, np.nan, b.upper)
+    return Intervals(lower, upper, either_null(b.may_be_null, zero))
 
 
 def _meets_two_infinities(a: Intervals, b: Intervals) -> Bools:
