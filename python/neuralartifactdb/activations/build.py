@@ -88,7 +88,8 @@ def build_segments(
             segments = []
             for build, plan in zip(builds, plans, strict=True):
                 writers.append(new_segment())
-                segments.append(_SegmentBuild(source, build, plan, first, writers[-1], sample.get(build.layer)))
+                held = sample.get(build.layer)
+                segments.append(_SegmentBuild(source, build, plan, first, writers[-1], held, sample_ids))
             _stream(source, segments, first, last, sample_ids, sample, on_inputs)
             del sample
             commit([(segment.build, segment.seal()) for segment in segments])
@@ -193,6 +194,7 @@ class _SegmentBuild:
         first: int,
         writer: SegmentWriter,
         sample: Values | None,
+        sample_ids: NDArray[np.int64],
     ) -> None:
         self.build = build
         self.plan = plan
@@ -208,7 +210,7 @@ class _SegmentBuild:
                 "values", STORAGE_DTYPES[info.dtype], (n_values,), block_bytes=plan.code_block_bytes
             )
         elif plan.bits:
-            edges = self._edges(sample)
+            edges = self._edges(sample, sample_ids)
             make = getattr(source, "make_encoder", None)
             self._encoder = make and make(build.layer, edges, plan.n_inputs, plan.row_group, plan.maxima_cap)
             if self._encoder is None:
@@ -216,32 +218,31 @@ class _SegmentBuild:
             self._rows = writer.create_array("codes", np.dtype("u1"), None, block_bytes=plan.code_block_bytes)
         else:  # nothing is kept, but NaN and infinities are still refused
             self._encoder = None
+            if sample is not None:
+                self._refuse_not_finite(_on_host(sample), 0, sample_ids)
 
-    def _edges(self, sample: Values | None) -> NDArray[Any]:
+    def _edges(self, sample: Values | None, sample_ids: NDArray[np.int64]) -> NDArray[Any]:
         """Edges from the sample; a device's sample crosses in blocks of neurons."""
         assert sample is not None
         n_sample = sample.shape[0]
         wanted = top_count(self.plan.maxima_cap, n_sample, self.plan.n_inputs)
         blocks = []
         for begin in range(0, sample.shape[1], _EDGE_NEURONS):
-            block = sample[:, begin : begin + _EDGE_NEURONS]
-            host = block if isinstance(block, np.ndarray) else block.cpu().numpy()
-            host = np.ascontiguousarray(host)
-            self._refuse_not_finite(host, begin)
+            host = np.ascontiguousarray(_on_host(sample[:, begin : begin + _EDGE_NEURONS]))
+            self._refuse_not_finite(host, begin, sample_ids)
             blocks.append(_core.choose_edges(host, self.plan.bits, wanted))
         return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
-    def _refuse_not_finite(self, values: NDArray[Any], first_neuron: int) -> None:
+    def _refuse_not_finite(self, values: NDArray[Any], first_neuron: int, ids: NDArray[np.int64]) -> None:
         finite = np.isfinite(values)
         if not finite.all():
             row, neuron = np.argwhere(~finite)[0].tolist()
-            raise not_finite(self.build, None, neuron + first_neuron, float(values[row, neuron]))
+            raise not_finite(self.build, int(ids[row]), neuron + first_neuron, float(values[row, neuron]))
 
     def append(self, batch: Values | None, sample: Values | None, order: NDArray[np.int32], first_id: int) -> None:
         if self._encoder is None:
-            for rows in (batch, sample):
-                if rows is not None:
-                    self._refuse_not_finite(rows if isinstance(rows, np.ndarray) else rows.cpu().numpy(), 0)
+            if batch is not None:
+                self._refuse_not_finite(_on_host(batch), 0, first_id + np.flatnonzero(order >= 0))
             return
         if batch is None:
             assert sample is not None
@@ -284,12 +285,15 @@ class _SegmentBuild:
         self._writer.add_array(name, values, block_bytes=_SMALL_BLOCK_BYTES)
 
 
-def not_finite(build: LayerBuild, input_id: int | None, neuron: int, value: float) -> InvalidValueError:
+def _on_host(values: Values) -> NDArray[Any]:
+    return values if isinstance(values, np.ndarray) else np.asarray(values.cpu().numpy())
+
+
+def not_finite(build: LayerBuild, input_id: int, neuron: int, value: float) -> InvalidValueError:
     """The error for a NaN or an infinity."""
     where = tuple(int(c) for c in np.unravel_index(neuron, build.info.shape))
-    which = "an input of the sample" if input_id is None else f"input {input_id}"
     return InvalidValueError(
-        f"activations must be finite, got {value} in layer {build.key}, neuron {neuron} {where}, {which}; "
+        f"activations must be finite, got {value} in layer {build.key}, neuron {neuron} {where}, input {input_id}; "
         "an index over NaN or infinities would answer wrongly: mend the model or the input, or index another layer"
     )
 
