@@ -110,6 +110,11 @@ def _passes(pending: list[LayerBuild], firsts: Mapping[str, int]) -> dict[int, l
     return passes
 
 
+def _goes_on(entry: IndexEntry | None, overwrite: bool) -> bool:
+    """Whether there is an index to go on with; one whose build failed before its first segment has nothing to lose."""
+    return entry is not None and not overwrite and (bool(entry.segments) or not entry.meta["n_inputs"])
+
+
 def _plan(
     state: State,
     source: Source,
@@ -126,12 +131,12 @@ def _plan(
     for key, layer in keys.items():
         entry = state.indexes.get(key)
         budget, first = budgets[key], 0
-        if entry is not None and not overwrite:
+        if entry is not None and _goes_on(entry, overwrite):
             first = sum(segment(ref, entry.meta["dtype"]).n for ref in entry.segments)
             _check_same(source, layer, key, entry, first, storage)
             budget = Storage(**entry.meta["storage"])
         firsts[key] = first
-        if first < source.n_inputs or entry is None or overwrite:
+        if first < source.n_inputs or not _goes_on(entry, overwrite):
             pending.append(LayerBuild(key, layer, source.layers[layer], budget, source.tolerance(layer)))
     plans = []
     for first, builds in _passes(pending, firsts).items():
@@ -170,9 +175,9 @@ def _new_indexes(
     changes: list[Change] = []
     for build in pending:
         entry = state.indexes.get(build.key)
-        if entry is not None and not overwrite and firsts[build.key] >= source.n_inputs:
-            continue
-        if entry is not None and not overwrite:
+        if entry is not None and _goes_on(entry, overwrite):
+            if firsts[build.key] >= source.n_inputs:
+                continue
             meta = {**entry.meta, "n_inputs": source.n_inputs}
             if source.n_inputs > int(entry.meta["n_inputs"]):  # the sampled inputs must cover the new ones too
                 meta["fingerprint"] = source.fingerprint(build.layer)

@@ -20,7 +20,7 @@ from neuralartifactdb.expressions.evaluate import evaluate
 from neuralartifactdb.expressions.intervals import Intervals, Texts
 from neuralartifactdb.expressions.tree import Column, Expression, leaves
 
-__all__ = ["InputCandidates", "Value", "take"]
+__all__ = ["InputCandidates", "Value"]
 
 #: inputs per block of intervals: two float64 arrays of this length per leaf
 _BLOCK_INPUTS = 1 << 19
@@ -101,9 +101,9 @@ class InputCandidates:
                 leaf.key: self._indexes[leaf.layer].intervals(leaf, first, last) for leaf in self._groups
             }
             for key, held in self._columns.items():
-                values[key] = take(held, slice(first, last))
+                values[key] = held.take(slice(first, last))
             if ids is not None and len(ids) < last - first:
-                values = {key: take(held, ids - first) for key, held in values.items()}
+                values = {key: held.take(ids - first) for key, held in values.items()}
             elif ids is None:
                 ids = np.arange(first, last, dtype=np.int64)
             result = evaluate(self._expression, values, n=len(ids))
@@ -118,7 +118,7 @@ class InputCandidates:
             neurons = leaf.neurons if leaf.layer not in wanted else np.union1d(wanted[leaf.layer][1], leaf.neurons)
             wanted[leaf.layer] = (index, neurons)
         columns = self._evaluator.columns(wanted, ids)
-        values: dict[Hashable, Value] = {key: take(held, ids) for key, held in self._columns.items()}
+        values: dict[Hashable, Value] = {key: held.take(ids) for key, held in self._columns.items()}
         for leaf in self._groups:
             held_neurons, held_columns = wanted[leaf.layer][1], columns[leaf.layer]
             if held_neurons is not leaf.neurons:
@@ -161,12 +161,3 @@ class InputCandidates:
             _, here, there = np.intersect1d(ids, held, assume_unique=True, return_indices=True)
             out[here] = scores[there]
         return out
-
-
-def take(value: Value, which: slice | NDArray[np.int64]) -> Value:
-    """Some candidates of a value; points stay points."""
-    if isinstance(value, Texts):
-        return Texts(value.values[which], None if value.is_null is None else value.is_null[which])
-    lower = value.lower[which]
-    upper = lower if value.upper is value.lower else value.upper[which]
-    return Intervals(lower, upper, None if value.may_be_null is None else value.may_be_null[which])

@@ -186,10 +186,8 @@ class LayerIndex:
             j, i = np.unravel_index(int(np.argmax(share)), share.shape)
             raise StaleIndexError(
                 f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} "
-                f"evaluates to "
-                f"{values[j, i]!r}, its certain bounds are [{lower[j, i]!r}, {upper[j, i]!r}]; the model, its inputs "
-                f"or its "
-                "numerics changed: attach the ones that were indexed, or index again with overwrite=True"
+                f"evaluates to {float(values[j, i])!r}, its certain bounds are "
+                f"[{float(lower[j, i])!r}, {float(upper[j, i])!r}]; the model, its inputs or its numerics changed: attach the ones that were indexed, or index again with overwrite=True"
             )
         tolerance = self.tolerance
         tolerance = np.zeros(self.info.n_neurons) if tolerance is None else tolerance.copy()

@@ -16,13 +16,12 @@ from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.neurons import flat_neurons
 from neuralartifactdb.activations.query import Options, Query, View, checked_k, run_query
 from neuralartifactdb.activations.scores import METRICS, SCORES, GroupScore, checked_weights
-from neuralartifactdb.activations.targets import Target, activations_of, resolve_target
+from neuralartifactdb.activations.targets import Key, Target, activations_of, resolve_target
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.quantities import format_bytes
 
 if TYPE_CHECKING:
-    from neuralartifactdb.activations.targets import Key
     from neuralartifactdb.limits import Limits
     from neuralartifactdb.results import Plan, Result
     from neuralartifactdb.search import Progress
@@ -246,7 +245,8 @@ class Layer:
         extra += [] if largest else ["largest=False"]
         extra += ["where=..."] if where is not None else []
         text = f"{self._source}.highest({_shown(neurons)}, {', '.join(extra)})"
-        query = Query(leaf, text, k=checked_k(k), largest=bool(largest))
+        asked = f"Which {checked_k(k):,} inputs {'most' if largest else 'least'} excite {_in_words(leaf, self._key)}?"
+        query = Query(leaf, text, k=checked_k(k), largest=bool(largest), question=asked)
         return run_query(self._view(), query, Options(where, limits, on_progress, explain))
 
     def nearest(
@@ -304,10 +304,12 @@ class Layer:
         extra += ["weights=..."] if weights is not None else []
         extra += [] if include_target else ["include_target=False"]
         extra += ["where=..."] if where is not None else []
-        asked = "input=..., neurons=" if input is not None else f"{_shown(target)}, "
-        text = f"{self._source}.nearest({asked}{_shown(neurons)}, {', '.join(extra)})"
+        first = "input=..., neurons=" if input is not None else f"{_shown(target)}, "
+        text = f"{self._source}.nearest({first}{_shown(neurons)}, {', '.join(extra)})"
         exclude = None if include_target else found.ids
-        query = Query(leaf, text, k=count, largest=False, is_distance=True, exclude=exclude)
+        like = "a new input" if input is not None else _target_in_words(target)
+        asked = f"Which {count:,} inputs look most like {like} to {_in_words(leaf, self._key)}?"
+        query = Query(leaf, text, k=count, largest=False, is_distance=True, exclude=exclude, question=asked)
         return run_query(view, query, Options(where, limits, on_progress, explain), evaluator)
 
     def filter(
@@ -417,7 +419,8 @@ def filter_inputs(view: View, call: str, condition: Any, limit: int | None, opti
     count = None if limit is None else checked_k(limit, "limit")
     extra = ("" if limit is None else f", limit={count}") + ("" if options.where is None else ", where=...")
     text = f"{call}({condition!r}{extra})"
-    return run_query(view, Query(condition, text, k=count, is_filter=True), options)
+    asked = f"Which inputs meet {condition!r}?"
+    return run_query(view, Query(condition, text, k=count, is_filter=True, question=asked), options)
 
 
 def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, options: Options) -> Result | Plan:
@@ -426,9 +429,25 @@ def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, 
         raise DtypeError(f"top_k needs an expression such as layer[3] - layer[7], got {_shown(expression)}")
     count = checked_k(k)
     extra = ("" if largest else ", largest=False") + ("" if options.where is None else ", where=...")
-    return run_query(
-        view, Query(expression, f"{call}({expression!r}, k={count}{extra})", k=count, largest=bool(largest)), options
-    )
+    asked = f"Which {count:,} inputs have the {'largest' if largest else 'smallest'} {expression!r}?"
+    text = f"{call}({expression!r}, k={count}{extra})"
+    return run_query(view, Query(expression, text, k=count, largest=bool(largest), question=asked), options)
+
+
+def _in_words(leaf: GroupScore, layer: str) -> str:
+    n = len(leaf.neurons)
+    if n > 5:
+        return f"{n:,} neurons of {layer}"
+    return f"neuron{'' if n == 1 else 's'} {', '.join(map(str, leaf.neurons.tolist()))} of {layer}"
+
+
+def _target_in_words(target: Any) -> str:
+    if isinstance(target, (int, str, np.integer)):
+        return f"input {target}"
+    if isinstance(target, Key):
+        return f"input {target.value}"
+    array = np.asarray(target)
+    return f"the mean of {array.size:,} inputs" if array.dtype.kind in "iu" else "the given vector"
 
 
 def _checked_ids(ids: Any, index: LayerIndex) -> tuple[NDArray[np.int64], bool]:

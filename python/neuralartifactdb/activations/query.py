@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.activations.candidates import InputCandidates, Value, take
+from neuralartifactdb.activations.candidates import InputCandidates, Value
 from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
@@ -81,6 +81,8 @@ class Query:
     is_filter: bool = False
     is_distance: bool = False
     exclude: NDArray[np.int64] | None = None
+    #: the same in words
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,7 @@ def _result(
         tolerance=tolerance,
         stats=stats,
         query=query.text,
+        question=query.question,
         _context=view.context.with_verification(check),
     )
 
@@ -332,7 +335,7 @@ class _BruteForce:
                 if isinstance(leaf, GroupScore):
                     held[leaf.key] = exact_scores(leaf, np.ascontiguousarray(rows[leaf.layer][:, leaf.neurons].T))
                 elif isinstance(leaf, Column):
-                    held[leaf.key] = take(self._view.column(leaf.name), chunk)
+                    held[leaf.key] = self._view.column(leaf.name).take(chunk)
             values[begin : begin + len(chunk)] = evaluate(query.expression, held, n=len(chunk)).lower
             if also is not None and scores is not None:
                 scores[begin : begin + len(chunk)] = evaluate(also, held, n=len(chunk)).lower
