@@ -187,7 +187,8 @@ class LayerIndex:
             raise StaleIndexError(
                 f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} "
                 f"evaluates to {float(values[j, i])!r}, its certain bounds are "
-                f"[{float(lower[j, i])!r}, {float(upper[j, i])!r}]; the model, its inputs or its numerics changed: attach the ones that were indexed, or index again with overwrite=True"
+                f"[{float(lower[j, i])!r}, {float(upper[j, i])!r}]; the model, its inputs or its numerics changed: "
+                f"attach the ones that were indexed, or index again with overwrite=True"
             )
         tolerance = self.tolerance
         tolerance = np.zeros(self.info.n_neurons) if tolerance is None else tolerance.copy()
