@@ -299,3 +299,13 @@ def test_what_is_not_finite_is_refused_by_name(
     assert isinstance(caught.value, nadb.Error)
     for word in (str(bad), "feats", "neuron 3 (0, 3)", "2345"):
         assert word in str(caught.value)
+
+
+def test_a_build_that_failed_before_its_first_segment_does_not_stand_in_the_way(db_path: Path) -> None:
+    broken = ARRAY.copy()
+    broken[5] = np.nan
+    with nadb.open(db_path) as db:
+        with pytest.raises(ValueError, match="input 5"):
+            db.index_arrays("feats", broken, storage=0.4)
+        db.index_arrays("feats", ARRAY, storage=0.3)
+        check_answers(db, ARRAY)
