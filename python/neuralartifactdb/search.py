@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,6 @@ def bounded_search(
     k: int | None,
     largest: bool = True,
     is_filter: bool = False,
-    is_distance: bool = False,
     limits: Limits | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     predict_only: bool = False,
@@ -122,7 +121,6 @@ def bounded_search(
         k: how many; None for all (of a filter).
         largest: whether larger scores are better.
         is_filter: whether scores are truth values, of which only 1 is wanted.
-        is_distance: whether `Limits.theta` is about distances (smaller is better) rather than scores.
         limits: where to stop early.
         on_progress: called after a wave, at most ten times a second.
         predict_only: evaluate nothing, predict instead.
@@ -130,7 +128,9 @@ def bounded_search(
     limits = limits or Limits()
     began = time.perf_counter()
     stats = SearchStats()
-    theta_on = "none" if is_filter or limits.theta == 1.0 else "distance" if is_distance else "score"
+    theta_on: Literal["none", "distance", "score"] = (
+        "none" if is_filter or limits.theta == 1.0 else "score" if largest else "distance"
+    )
     search = _core.BoundedSearch(
         k,
         largest=largest,
@@ -172,9 +172,9 @@ def bounded_search(
         if on_progress is not None and now - last_shown >= _PROGRESS_EVERY_S:
             last_shown = now
             best_ids, best_scores = _best(search)
-            text = _guarantee(search, cut="not finished", is_filter=is_filter, limits=limits)[1]
+            text = _guarantee(search, "not finished", is_filter, limits)[1]
             on_progress(Progress(stats.evaluated, search.open_count, now - began, best_ids, best_scores, text))
-    exact, guarantee = _guarantee(search, cut=cut, is_filter=is_filter, limits=limits)
+    exact, guarantee = _guarantee(search, cut, is_filter, limits)
     ids, scores = _best(search)
     stats.seconds["total"] = time.perf_counter() - began
     if on_progress is not None:
@@ -212,29 +212,24 @@ def _best(search: _core.BoundedSearch) -> tuple[Ids, NDArray[np.float64]]:
     return ids, np.where(is_null, np.nan, scores) if is_null.any() else scores
 
 
-def _guarantee(search: _core.BoundedSearch, *, cut: str, is_filter: bool, limits: Limits) -> tuple[bool, str]:
-    """Whether the result is certain to be the exact answer, and what holds for it in words."""
-    if not cut and (is_filter or (limits.theta == 1.0 and limits.epsilon == 0.0)):
+def _guarantee(search: _core.BoundedSearch, cut: str, is_filter: bool, limits: Limits) -> tuple[bool, str]:
+    """Whether the result is certain to be the exact answer, and what holds for it in words.
+
+    A search that ends by itself has dropped whatever cannot be in the answer: what is open then was left by theta or
+    epsilon, and could be.
+    """
+    n_open = search.open_count
+    if not n_open:
         return True, "exact"
     if is_filter:
-        return False, f"{cut}: every row is right, {search.open_count:,} candidates are undecided"
+        return False, f"{cut}: every row is right, {n_open:,} candidates are undecided"
     bound, kth = search.peek_bound, search.kth
-    if bound is None:
-        return True, "exact"
-    if kth is None:
-        return False, f"{cut}: fewer rows than asked for, and none is certain to be among the best"
-    if not cut and limits.theta > 1.0:
-        ratio = abs(kth / bound) if search.largest is False and bound else abs(bound / kth) if kth else np.inf
-        if ratio <= 1.0:
-            return True, "exact"
-        held = f"within a factor of {min(ratio, limits.theta):.4g} of any score not returned"
-        return False, f"every returned score is {held}"
-    if not cut:
-        return (
-            False,
-            f"no score that was not returned is better than a returned one by more than {abs(bound - kth):.4g}",
-        )
-    return (
-        False,
-        f"{cut}: no score that was not returned is better than {bound:.6g}, the last one returned is {kth:.6g}",
-    )
+    if bound is None or kth is None:
+        return False, f"{cut}: fewer scores than asked for are known, and {n_open:,} candidates are undecided"
+    if cut:
+        return False, f"{cut}: no score that was not returned is better than {bound:.6g}, the last one returned is {kth:.6g}"
+    if limits.epsilon > 0.0:
+        return False, f"no score that was not returned is better than a returned one by more than {abs(bound - kth):.4g}"
+    least, greatest = sorted((abs(bound), abs(kth)))
+    factor = 1.0 if least == greatest or not least else min(greatest / least, limits.theta)
+    return False, f"every returned score is within a factor of {factor:.4g} of any score not returned"

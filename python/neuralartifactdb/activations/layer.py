@@ -309,7 +309,7 @@ class Layer:
         exclude = None if include_target else found.ids
         like = "a new input" if input is not None else _target_in_words(target)
         asked = f"Which {count:,} inputs look most like {like} to {_in_words(leaf, self._key)}?"
-        query = Query(leaf, text, k=count, largest=False, is_distance=True, exclude=exclude, question=asked)
+        query = Query(leaf, text, k=count, largest=False, exclude=exclude, question=asked)
         return run_query(view, query, Options(where, limits, on_progress, explain), evaluator)
 
     def filter(

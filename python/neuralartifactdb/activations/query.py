@@ -79,7 +79,6 @@ class Query:
     k: int | None = None
     largest: bool = True
     is_filter: bool = False
-    is_distance: bool = False
     exclude: NDArray[np.int64] | None = None
     #: the same in words
     question: str = ""
@@ -131,7 +130,6 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
                 k=query.k,
                 largest=query.largest,
                 is_filter=query.is_filter,
-                is_distance=query.is_distance,
                 limits=options.limits,
                 on_progress=options.on_progress,
                 predict_only=options.explain,
