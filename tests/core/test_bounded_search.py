@@ -167,6 +167,8 @@ def test_equals_brute_force(
 )
 @settings(max_examples=400, deadline=None)
 def test_refines_no_more_than_must(truths: list[Truth], k: int, largest: bool, unit: int, waves: int) -> None:
+    if any(len(t.intervals) > 2 for t in truths):
+        unit = 1  # every further step of a candidate rounds up its wave again
     run = run_search(truths, k=k, largest=largest, unit=unit, max_wave=unit * waves)
     expected = brute_force(truths, k, largest, None)
     unsettled = [t for t in truths if not is_exact(t.intervals[0])]

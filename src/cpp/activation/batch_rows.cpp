@@ -13,7 +13,6 @@ namespace nadb::activation {
 namespace {
 
 constexpr std::size_t kValuesPerTask = std::size_t{1} << 18;
-constexpr std::size_t kPrefetchRows = 8;
 
 std::size_t find_bad(const float* row, std::size_t n) { return active_kernels().find_non_finite_f32(row, n); }
 std::size_t find_bad(const double* row, std::size_t n) { return active_kernels().find_non_finite_f64(row, n); }
@@ -60,26 +59,23 @@ std::vector<const Real*> checked_rows(const Batch<Real>& batch, std::size_t n_ne
 }
 
 template <class Real>
-void transpose_block(const Real* const* rows, std::size_t n, std::size_t first, std::size_t width, std::size_t stride,
-                     Real* out) {
-  constexpr std::size_t kFull = 16;
-  if (width == kFull) {
-    for (std::size_t r = 0; r < n; ++r) {
-      if (r + kPrefetchRows < n) __builtin_prefetch(rows[r + kPrefetchRows] + first);
-      const Real* values = rows[r] + first;
-      for (std::size_t c = 0; c < kFull; ++c) out[c * stride + r] = values[c];
+void transpose_block(const Real* const* rows, std::size_t n, std::size_t width, std::size_t stride, Real* out) {
+  if (width == kTransposeWidth) {
+    if constexpr (sizeof(Real) == 4) {
+      active_kernels().transpose_f32(rows, n, stride, out);
+    } else {
+      active_kernels().transpose_f64(rows, n, stride, out);
     }
     return;
   }
   for (std::size_t r = 0; r < n; ++r) {
-    const Real* values = rows[r] + first;
-    for (std::size_t c = 0; c < width; ++c) out[c * stride + r] = values[c];
+    for (std::size_t c = 0; c < width; ++c) out[c * stride + r] = rows[r][c];
   }
 }
 
 template std::vector<const float*> checked_rows<float>(const Batch<float>&, std::size_t, std::size_t, int);
 template std::vector<const double*> checked_rows<double>(const Batch<double>&, std::size_t, std::size_t, int);
-template void transpose_block<float>(const float* const*, std::size_t, std::size_t, std::size_t, std::size_t, float*);
-template void transpose_block<double>(const double* const*, std::size_t, std::size_t, std::size_t, std::size_t, double*);
+template void transpose_block<float>(const float* const*, std::size_t, std::size_t, std::size_t, float*);
+template void transpose_block<double>(const double* const*, std::size_t, std::size_t, std::size_t, double*);
 
 }  // namespace nadb::activation

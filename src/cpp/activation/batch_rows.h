@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/kernel_table.h"
 #include "parallel_for.h"
 
 namespace nadb::activation {
@@ -26,9 +27,20 @@ struct Batch {
 template <class Real>
 std::vector<const Real*> checked_rows(const Batch<Real>& batch, std::size_t n_neurons, std::size_t n_left, int threads);
 
-// Copies `width` columns, from column `first` on, of rows[0, n) into out[column * stride + row]: a blocked transpose.
+// How encoders cut an append into blocks that stay in cache: neurons by rows. Columns of a block are kBlockStride apart, not a
+// power of two, so that they use different cache sets.
+constexpr std::size_t kBlockNeurons = kTransposeWidth;
+constexpr std::size_t kBlockRows = 256;
+constexpr std::size_t kBlockStride = kBlockRows + 16;
+
+// Points to the columns of a block that starts at neuron `first`.
 template <class Real>
-void transpose_block(const Real* const* rows, std::size_t n, std::size_t first, std::size_t width, std::size_t stride,
-                     Real* out);
+void point_to_block(const Real* const* rows, std::size_t n, std::size_t first, const Real** out) {
+  for (std::size_t r = 0; r < n; ++r) out[r] = rows[r] + first;
+}
+
+// out[c * stride + r] = rows[r][c] for r < n and c < width <= kBlockNeurons.
+template <class Real>
+void transpose_block(const Real* const* rows, std::size_t n, std::size_t width, std::size_t stride, Real* out);
 
 }  // namespace nadb::activation

@@ -9,14 +9,6 @@
 
 namespace nadb::activation {
 
-namespace {
-
-constexpr std::size_t kBlockNeurons = 16;
-constexpr std::size_t kChunkRows = 256;
-constexpr std::size_t kStride = kChunkRows + 16;  // not a power of two: the columns of a block use different cache sets
-
-}  // namespace
-
 template <class Real>
 void ColumnWriter<Real>::append(const Batch<Real>& batch, int threads) {
   const std::size_t n_neurons = groups_.n_neurons();
@@ -25,16 +17,18 @@ void ColumnWriter<Real>::append(const Batch<Real>& batch, int threads) {
   const std::size_t first = groups_.n_appended();
   const std::size_t n_blocks = (n_neurons + kBlockNeurons - 1) / kBlockNeurons;
   parallel_for(n_blocks, threads, [&](std::size_t block, std::size_t) {
-    Real buffer[kBlockNeurons * kStride];
+    Real buffer[kBlockNeurons * kBlockStride];
+    const Real* block_rows[kBlockRows];
     const std::size_t begin = block * kBlockNeurons;
     const std::size_t width = std::min(kBlockNeurons, n_neurons - begin);
     for (std::size_t done = 0; done < batch.n;) {
       const std::size_t place = (first + done) % groups_.row_group();
-      const std::size_t n = std::min({kChunkRows, batch.n - done, groups_.row_group() - place});
-      transpose_block(rows.data() + done, n, begin, width, kStride, buffer);
+      const std::size_t n = std::min({kBlockRows, batch.n - done, groups_.row_group() - place});
+      point_to_block(rows.data() + done, n, begin, block_rows);
+      transpose_block(block_rows, n, width, kBlockStride, buffer);
       const RowGroup& group = groups_.group_of(first + done);
       for (std::size_t c = 0; c < width; ++c) {
-        Real* column = buffer + c * kStride;
+        Real* column = buffer + c * kBlockStride;
         for (std::size_t r = 0; r < n; ++r) column[r] += Real(0);  // -0.0 + 0.0 is 0.0
         std::memcpy(group.bytes.get() + (begin + c) * group.row_bytes + place * sizeof(Real), column, n * sizeof(Real));
       }

@@ -1,5 +1,5 @@
-// The segment encoder; see segment_encoder.h. An append works on blocks of 16 neurons (one cache line of float32 per row) by
-// 256 rows: transpose, codes, bounds, packing, all in the first-level cache.
+// The segment encoder; see segment_encoder.h. An append works on blocks of 32 neurons by 256 rows: transpose, codes,
+// bounds, packing, all in cache.
 #include "activation/segment_encoder.h"
 
 #include <algorithm>
@@ -20,10 +20,9 @@ namespace {
 
 #include "kernels/float_key.inl"
 
-constexpr std::size_t kBlockNeurons = 16;
-constexpr std::size_t kChunkRows = 256;           // also the most that the encode kernels take
-constexpr std::size_t kStride = kChunkRows + 16;  // not a power of two: the columns of a block use different cache sets
-constexpr std::size_t kBlocksPerTask = 4;
+constexpr std::size_t kBlocksPerTask = 2;
+constexpr std::size_t kCellsPerPartition = 4;
+constexpr std::size_t kMostPrefetched = 4096;  // bytes of a table: beyond, few of its lines are used
 
 // Above this scale, flushing a subnormal difference to zero could move a value to another cell of the grid.
 template <class Real>
@@ -58,38 +57,41 @@ void pack_at(int bits, const Code* codes, std::size_t n, std::size_t place, std:
   pack_slowly(bits, codes + head + body, n - head - body, place + head + body, row);
 }
 
-void encode(const float* v, std::size_t n, const EncodeTable<float, std::int32_t, std::uint8_t>& t, std::int32_t* keys,
-            std::uint8_t* codes) {
-  active_kernels().encode_f32_u8(v, n, &t, keys, codes);
-}
-void encode(const float* v, std::size_t n, const EncodeTable<float, std::int32_t, std::uint16_t>& t, std::int32_t* keys,
-            std::uint16_t* codes) {
-  active_kernels().encode_f32_u16(v, n, &t, keys, codes);
-}
-void encode(const double* v, std::size_t n, const EncodeTable<double, std::int64_t, std::uint8_t>& t,
-            std::int64_t* keys, std::uint8_t* codes) {
-  active_kernels().encode_f64_u8(v, n, &t, keys, codes);
-}
-void encode(const double* v, std::size_t n, const EncodeTable<double, std::int64_t, std::uint16_t>& t,
-            std::int64_t* keys, std::uint16_t* codes) {
-  active_kernels().encode_f64_u16(v, n, &t, keys, codes);
-}
+// The types that belong to a Real and a Code.
+template <class Real, class Code>
+struct Kernel {
+  using Key = typename KeyOf<Real>::Key;
+  using Span = std::make_unsigned_t<Key>;
+  using Range = KeyRange<Key, Span>;
+  using Table = EncodeTable<Real, Key, Span, Code>;
 
-std::size_t find_outside(const std::int32_t* k, const std::uint8_t* c, std::size_t n, const std::int32_t* b,
-                         std::uint16_t* p) {
-  return active_kernels().find_outside_i32_u8(k, c, n, b, p);
-}
-std::size_t find_outside(const std::int32_t* k, const std::uint16_t* c, std::size_t n, const std::int32_t* b,
-                         std::uint16_t* p) {
-  return active_kernels().find_outside_i32_u16(k, c, n, b, p);
-}
-std::size_t find_outside(const std::int64_t* k, const std::uint8_t* c, std::size_t n, const std::int64_t* b,
-                         std::uint16_t* p) {
-  return active_kernels().find_outside_i64_u8(k, c, n, b, p);
-}
-std::size_t find_outside(const std::int64_t* k, const std::uint16_t* c, std::size_t n, const std::int64_t* b,
-                         std::uint16_t* p) {
-  return active_kernels().find_outside_i64_u16(k, c, n, b, p);
+  static std::size_t encode(const Real* values, std::size_t n, const Table& table, Key* keys, Code* codes,
+                            std::uint16_t* positions) {
+    if constexpr (std::is_same_v<Table, EncodeTableF32U8>) {
+      return active_kernels().encode_f32_u8(values, n, &table, keys, codes, positions);
+    } else if constexpr (std::is_same_v<Table, EncodeTableF32U16>) {
+      return active_kernels().encode_f32_u16(values, n, &table, keys, codes, positions);
+    } else if constexpr (std::is_same_v<Table, EncodeTableF64U8>) {
+      return active_kernels().encode_f64_u8(values, n, &table, keys, codes, positions);
+    } else {
+      return active_kernels().encode_f64_u16(values, n, &table, keys, codes, positions);
+    }
+  }
+};
+
+template <class Real>
+using Range = typename Kernel<Real, std::uint8_t>::Range;
+
+template <class Range, class Key>
+void widen_range(Range& range, Key key) {
+  using Span = decltype(range.span);
+  if (range.span == 0) {
+    range = {key, 1};
+    return;
+  }
+  const Key high = static_cast<Key>(static_cast<Span>(range.low) + range.span - 1);
+  const Key low = std::min(range.low, key);
+  range = {low, static_cast<Span>(std::max(high, key)) - static_cast<Span>(low) + 1};
 }
 
 // The kernel's cell function, for an edge.
@@ -112,53 +114,49 @@ std::size_t checked_product(std::size_t a, std::size_t b) {
 template <class Real>
 struct SegmentEncoder<Real>::Scratch {
   using Key = typename KeyOf<Real>::Key;
-  Real columns[kBlockNeurons * kStride];
-  Key keys[kChunkRows];
-  std::uint16_t codes[kChunkRows];  // also used as uint8
-  std::uint16_t positions[kChunkRows + 1];
-  std::vector<Key> edge_keys;  // of the block's neurons, each followed by kEncodeSteps that no value reaches
+  Real columns[kBlockNeurons * kBlockStride];
+  const Real* rows[kBlockRows];
+  Key keys[kBlockRows];
+  std::uint16_t codes[kBlockRows];  // also used as uint8
+  std::uint16_t positions[kBlockRows + 1];
 };
 
 template <class Real>
 SegmentEncoder<Real>::SegmentEncoder(const Real* edges, std::size_t n_neurons, int bits, std::size_t n_inputs,
                                      std::size_t row_group, std::size_t maxima_cap, int threads)
-    : edges_(edges),
-      bits_(bits),
+    : bits_(bits),
       n_partitions_(std::size_t{1} << bits),
-      n_cells_(2 * n_partitions_),
+      n_cells_(kCellsPerPartition * n_partitions_),
       maxima_cap_(maxima_cap),
       groups_(n_inputs, row_group, n_neurons, static_cast<std::size_t>(bits)),
       neurons_(n_neurons) {
   using Key = typename KeyOf<Real>::Key;
   const std::size_t n_edges = n_partitions_ - 1;
   const std::size_t code_bytes = bits <= 8 ? 1 : 2;
+  edge_keys_ = allocate_zeroed(checked_product(n_neurons, n_partitions_ * sizeof(Key)));
   cells_ = allocate_zeroed(checked_product(n_neurons, n_cells_ * code_bytes));
-  bounds_ = allocate_zeroed(checked_product(n_neurons, n_partitions_ * 2 * sizeof(Key)));
+  bounds_ = allocate_zeroed(checked_product(n_neurons, n_partitions_ * sizeof(Range<Real>)));  // all empty
   if (maxima_cap_ > 0) {
     slab_ = allocate_zeroed(checked_product(n_neurons, checked_product(maxima_cap_, sizeof(Real))));
     ends_.assign(checked_product(n_neurons, groups_.n_groups()), 0);
   }
-  constexpr Key kMost = std::numeric_limits<Key>::max();
-  constexpr Key kLeast = std::numeric_limits<Key>::min();
   const std::size_t n_tasks = (n_neurons + 255) / 256;
   parallel_for(n_tasks, threads, [&](std::size_t task, std::size_t) {
     for (std::size_t j = task * 256; j < std::min(n_neurons, task * 256 + 256); ++j) {
-      const Real* own = edges_ + j * n_edges;
+      const Real* own = edges + j * n_edges;
+      Key* keys = reinterpret_cast<Key*>(edge_keys_.get()) + j * n_partitions_;
       for (std::size_t e = 0; e < n_edges; ++e) {
-        if (!std::isnan(own[e]) && (e == 0 || key_of(own[e - 1]) <= key_of(own[e]))) continue;
+        keys[e] = key_of(own[e]);
+        if (!std::isnan(own[e]) && (e == 0 || keys[e - 1] <= keys[e])) continue;
         throw std::invalid_argument("`edges` must be ascending per neuron and not NaN, got " + std::to_string(own[e]) +
                                     (e > 0 ? " after " + std::to_string(own[e - 1]) : std::string()) + " at neuron " +
                                     std::to_string(j) + ", edge " + std::to_string(e));
       }
+      keys[n_edges] = std::numeric_limits<Key>::max();
       if (bits_ <= 8) {
-        build_cells(j, cells_.get() + j * n_cells_);
+        build_cells(j, own, cells_.get() + j * n_cells_);
       } else {
-        build_cells(j, reinterpret_cast<std::uint16_t*>(cells_.get()) + j * n_cells_);
-      }
-      Key* bounds = reinterpret_cast<Key*>(bounds_.get()) + j * n_partitions_ * 2;
-      for (std::size_t p = 0; p < n_partitions_; ++p) {
-        bounds[2 * p] = kMost;
-        bounds[2 * p + 1] = kLeast;
+        build_cells(j, own, reinterpret_cast<std::uint16_t*>(cells_.get()) + j * n_cells_);
       }
       neurons_[j].keeps_maxima = maxima_cap_ > 0;
       neurons_[j].n_maxima = 0;
@@ -171,9 +169,8 @@ SegmentEncoder<Real>::SegmentEncoder(const Real* edges, std::size_t n_neurons, i
 // The grid of a neuron: cells[c] = number of edges in lower cells. Edges at -inf count everywhere, edges at +inf never.
 template <class Real>
 template <class Code>
-void SegmentEncoder<Real>::build_cells(std::size_t neuron, Code* cells) {
+void SegmentEncoder<Real>::build_cells(std::size_t neuron, const Real* edges, Code* cells) {
   const std::size_t n_edges = n_partitions_ - 1;
-  const Real* edges = edges_ + neuron * n_edges;
   std::size_t first = 0;
   while (first < n_edges && std::isinf(edges[first]) && edges[first] < Real(0)) ++first;
   std::size_t last = n_edges;
@@ -196,9 +193,22 @@ void SegmentEncoder<Real>::build_cells(std::size_t neuron, Code* cells) {
   own.steps = most <= static_cast<std::size_t>(kEncodeSteps) ? std::max<std::int32_t>(1, static_cast<std::int32_t>(most)) : 0;
 }
 
+// Asks for the tables of a neuron, which a batch visits once each and in no order that the hardware foresees.
+template <class Real>
+void SegmentEncoder<Real>::prefetch(std::size_t neuron) const {
+  constexpr std::size_t kLine = 64;
+  const auto ask = [neuron](const Bytes& bytes, std::size_t size) {
+    if (size > kMostPrefetched) return;
+    const std::uint8_t* first = bytes.get() + neuron * size;
+    for (std::size_t at = 0; at < size; at += kLine) __builtin_prefetch(first + at);
+  };
+  ask(bounds_, n_partitions_ * sizeof(Range<Real>));
+  ask(edge_keys_, n_partitions_ * sizeof(Real));
+  ask(cells_, n_cells_ * (bits_ <= 8 ? 1 : 2));
+}
+
 template <class Real>
 void SegmentEncoder<Real>::note_top(std::size_t neuron, Real value) {
-  using Key = typename KeyOf<Real>::Key;
   Neuron& own = neurons_[neuron];
   if (key_of(value) < key_of(own.top_low)) own.top_low = value;
   if (key_of(value) > key_of(own.top_high)) own.top_high = value;
@@ -210,38 +220,36 @@ void SegmentEncoder<Real>::note_top(std::size_t neuron, Real value) {
   // Over the cap: the top partition becomes an ordinary one.
   own.keeps_maxima = false;
   own.n_maxima = 0;
-  Key* bounds = reinterpret_cast<Key*>(bounds_.get()) + (neuron + 1) * n_partitions_ * 2 - 2;
-  bounds[0] = key_of(own.top_low);
-  bounds[1] = key_of(own.top_high);
+  Range<Real>& top = reinterpret_cast<Range<Real>*>(bounds_.get())[(neuron + 1) * n_partitions_ - 1];
+  widen_range(top, key_of(own.top_low));
+  widen_range(top, key_of(own.top_high));
 }
 
-// Codes, bounds, maxima and packed bits of n <= kChunkRows values of one neuron, inputs [position, position + n), all of one
-// row group; the neuron's edge keys start at first_edge_key of the scratch. While a neuron keeps maxima, its top partition stays marked empty, so that find_outside reports every value.
+// Codes, bounds, maxima and packed bits of n <= kBlockRows values of one neuron, inputs [position, position + n), all of one
+// row group. While a neuron keeps maxima, the range of its top partition stays empty, so that the kernel reports every value of it.
 template <class Real>
 template <class Code>
 void SegmentEncoder<Real>::encode_column(std::size_t neuron, const Real* values, std::size_t n, std::size_t position,
-                                         std::size_t first_edge_key, Scratch& scratch) {
+                                         Scratch& scratch) {
   using Key = typename KeyOf<Real>::Key;
-  Neuron& own = neurons_[neuron];
+  const Neuron& own = neurons_[neuron];
   const Code* cells = reinterpret_cast<const Code*>(cells_.get()) + neuron * n_cells_;
-  const EncodeTable<Real, Key, Code> table{own.base, own.scale, static_cast<std::int32_t>(n_cells_ - 1), own.steps, bits_,
-                                           cells,    scratch.edge_keys.data() + first_edge_key};
+  Range<Real>* ranges = reinterpret_cast<Range<Real>*>(bounds_.get()) + neuron * n_partitions_;
+  const typename Kernel<Real, Code>::Table table{
+      own.base, own.scale, static_cast<std::int32_t>(n_cells_ - 1), own.steps, bits_, cells,
+      reinterpret_cast<const Key*>(edge_keys_.get()) + neuron * n_partitions_, ranges};
   Code* codes = reinterpret_cast<Code*>(scratch.codes);
-  encode(values, n, table, scratch.keys, codes);
-
-  Key* bounds = reinterpret_cast<Key*>(bounds_.get()) + neuron * n_partitions_ * 2;
-  const std::size_t n_outside = find_outside(scratch.keys, codes, n, bounds, scratch.positions);
+  const std::size_t n_outside =
+      Kernel<Real, Code>::encode(values, n, table, scratch.keys, codes, scratch.positions);
   for (std::size_t i = 0; i < n_outside; ++i) {
     const std::size_t at = scratch.positions[i];
     const std::size_t code = codes[at];
     const Key key = scratch.keys[at];
     if (code == n_partitions_ - 1 && own.keeps_maxima) {
       note_top(neuron, real_of_key<Real>(key));
-      continue;
+    } else {
+      widen_range(ranges[code], key);
     }
-    Key* pair = bounds + 2 * code;
-    pair[0] = std::min(pair[0], key);
-    pair[1] = std::max(pair[1], key);
   }
 
   const RowGroup& group = groups_.group_of(position);
@@ -251,28 +259,22 @@ void SegmentEncoder<Real>::encode_column(std::size_t neuron, const Real* values,
 template <class Real>
 template <class Code>
 void SegmentEncoder<Real>::append_block(const std::vector<const Real*>& rows, std::size_t block, Scratch& scratch) {
-  using Key = typename KeyOf<Real>::Key;
   const std::size_t begin = block * kBlockNeurons;
   const std::size_t width = std::min(kBlockNeurons, groups_.n_neurons() - begin);
-  const std::size_t n_edges = n_partitions_ - 1;
-  scratch.edge_keys.assign(width * (n_edges + kEncodeSteps), std::numeric_limits<Key>::max());
-  for (std::size_t c = 0; c < width; ++c) {
-    Key* keys = scratch.edge_keys.data() + c * (n_edges + kEncodeSteps);
-    const Real* edges = edges_ + (begin + c) * n_edges;
-    for (std::size_t e = 0; e < n_edges; ++e) keys[e] = key_of(edges[e]);
-  }
   const std::size_t first = groups_.n_appended();
   const std::size_t row_group = groups_.row_group();
   for (std::size_t done = 0; done < rows.size();) {
     const std::size_t position = first + done;
     const std::size_t place = position % row_group;
     // Chunks end on whole bytes of packed codes wherever they can.
-    const std::size_t n = std::min({kChunkRows - place % 8, rows.size() - done, row_group - place});
-    transpose_block(rows.data() + done, n, begin, width, kStride, scratch.columns);
+    const std::size_t n = std::min({kBlockRows - place % 8, rows.size() - done, row_group - place});
+    point_to_block(rows.data() + done, n, begin, scratch.rows);
+    transpose_block(scratch.rows, n, width, kBlockStride, scratch.columns);
     const bool ends_group = place + n == row_group || position + n == groups_.n_inputs();
     for (std::size_t c = 0; c < width; ++c) {
       const std::size_t neuron = begin + c;
-      encode_column<Code>(neuron, scratch.columns + c * kStride, n, position, c * (n_edges + kEncodeSteps), scratch);
+      if (c + 1 < width) prefetch(neuron + 1);
+      encode_column<Code>(neuron, scratch.columns + c * kBlockStride, n, position, scratch);
       if (ends_group && maxima_cap_ > 0) {
         ends_[neuron * groups_.n_groups() + position / row_group] = neurons_[neuron].n_maxima;
       }
@@ -289,7 +291,6 @@ void SegmentEncoder<Real>::append(const Batch<Real>& batch, int threads) {
   const std::size_t n_blocks = (groups_.n_neurons() + kBlockNeurons - 1) / kBlockNeurons;
   const std::size_t n_tasks = (n_blocks + kBlocksPerTask - 1) / kBlocksPerTask;
   std::vector<Scratch> scratch(std::max<std::size_t>(1, std::min<std::size_t>(n_tasks, static_cast<std::size_t>(threads))));
-  for (Scratch& own : scratch) own.edge_keys.reserve(kBlockNeurons * (n_partitions_ + kEncodeSteps));
   parallel_for(n_tasks, static_cast<int>(scratch.size()), [&](std::size_t task, std::size_t worker) {
     for (std::size_t block = task * kBlocksPerTask; block < std::min(n_blocks, (task + 1) * kBlocksPerTask); ++block) {
       if (bits_ <= 8) {
@@ -311,16 +312,18 @@ void SegmentEncoder<Real>::finish() {
                                 " inputs of the segment, got " + std::to_string(groups_.n_appended()));
   }
   finished_ = true;
+  static_assert(sizeof(Range<Real>) == 2 * sizeof(Real), "a range turns into its two values in place");
   std::uint8_t* bytes = bounds_.get();
   for (std::size_t j = 0; j < neurons_.size(); ++j) {
     for (std::size_t p = 0; p < n_partitions_; ++p) {
-      std::uint8_t* at = bytes + (j * n_partitions_ + p) * 2 * sizeof(Key);
-      Key keys[2];
-      std::memcpy(keys, at, sizeof keys);
+      std::uint8_t* at = bytes + (j * n_partitions_ + p) * sizeof(Range<Real>);
+      Range<Real> range;
+      std::memcpy(&range, at, sizeof range);
       Real pair[2] = {std::numeric_limits<Real>::infinity(), -std::numeric_limits<Real>::infinity()};
-      if (keys[0] <= keys[1]) {
-        pair[0] = real_of_key<Real>(keys[0]);
-        pair[1] = real_of_key<Real>(keys[1]);
+      if (range.span != 0) {
+        const auto high = static_cast<Key>(static_cast<decltype(range.span)>(range.low) + range.span - 1);
+        pair[0] = real_of_key<Real>(range.low);
+        pair[1] = real_of_key<Real>(high);
       } else if (p == n_partitions_ - 1 && neurons_[j].keeps_maxima) {
         pair[0] = neurons_[j].top_low;
         pair[1] = neurons_[j].top_high;

@@ -12,14 +12,14 @@
 
 namespace nadb::activation {
 
-// Memory: row groups not taken yet, n_neurons x (2^bits x 2 values + 2^(bits+1) cells), and a slab of n_neurons x maxima_cap
-// values, touched only as far as it is filled. Edges are borrowed and must outlive the encoder unchanged. Not thread safe.
+// Memory: row groups not taken yet; per neuron 2^bits x 3 values and 2^(bits+2) cells of one byte (two above 8 bits); a slab of
+// maxima_cap values per neuron, touched only as far as it is filled. Not thread safe.
 template <class Real>
 class SegmentEncoder {
  public:
   using Value = Real;
 
-  // edges: n_neurons x (2^bits - 1). Throws std::invalid_argument if they are NaN or not ascending.
+  // edges: n_neurons x (2^bits - 1), read here only. Throws std::invalid_argument if they are NaN or not ascending.
   SegmentEncoder(const Real* edges, std::size_t n_neurons, int bits, std::size_t n_inputs, std::size_t row_group,
                  std::size_t maxima_cap, int threads);
 
@@ -47,7 +47,7 @@ class SegmentEncoder {
     Real base;
     Real scale;
     std::int32_t steps;
-    bool keeps_maxima;  // and then the bounds of the top partition are top_low, top_high, not those in bounds_
+    bool keeps_maxima;  // and then the bounds of the top partition are top_low, top_high, not that in bounds_
     std::uint32_t n_maxima;
     Real top_low;
     Real top_high;
@@ -55,23 +55,24 @@ class SegmentEncoder {
   struct Scratch;
 
   template <class Code>
-  void build_cells(std::size_t neuron, Code* cells);
+  void build_cells(std::size_t neuron, const Real* edges, Code* cells);
   template <class Code>
   void append_block(const std::vector<const Real*>& rows, std::size_t block, Scratch& scratch);
   template <class Code>
   void encode_column(std::size_t neuron, const Real* values, std::size_t n, std::size_t position,
-                     std::size_t first_edge_key, Scratch& scratch);
+                     Scratch& scratch);
+  void prefetch(std::size_t neuron) const;
   void note_top(std::size_t neuron, Real value);
 
-  const Real* edges_;
   int bits_;
   std::size_t n_partitions_;
   std::size_t n_cells_;
   std::size_t maxima_cap_;
   RowGroupQueue groups_;
   std::vector<Neuron> neurons_;
+  Bytes edge_keys_;                   // n_neurons x n_partitions keys: the edges, and one that no value reaches
   Bytes cells_;                       // n_neurons x n_cells first candidates, uint8 or uint16
-  Bytes bounds_;                      // n_neurons x n_partitions x 2 keys; values after finish()
+  Bytes bounds_;                      // n_neurons x n_partitions ranges of keys; pairs of values after finish()
   Bytes slab_;                        // n_neurons x maxima_cap values
   std::vector<std::uint32_t> ends_;   // n_neurons x n_groups: maxima of the neuron up to the end of the group
   bool finished_ = false;

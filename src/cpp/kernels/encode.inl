@@ -5,33 +5,51 @@
 
 constexpr size_t kEncodeBlock = 256;
 
-template <int kSteps, class Key, class Code>
-inline void step_codes(const Key* keys, const int32_t* cells, size_t n, const Code* first, const Key* edge_keys, Code* codes) {
-  for (size_t i = 0; i < n; ++i) {
-    uint32_t code = first[cells[i]];
-    for (int s = 0; s < kSteps; ++s) code += static_cast<uint32_t>(keys[i] >= edge_keys[code]);
-    codes[i] = static_cast<Code>(code);
-  }
+// Writes every position and moves on only past those that count: no branch to mispredict.
+template <class Key, class Span, class Code>
+inline size_t note_outside(const KeyRange<Key, Span>* ranges, Key key, uint32_t code, size_t i, size_t found,
+                           uint16_t* positions) {
+  const KeyRange<Key, Span> range = ranges[code];
+  positions[found] = static_cast<uint16_t>(i);
+  return found + static_cast<size_t>(static_cast<Span>(key) - static_cast<Span>(range.low) >= range.span);
 }
 
-template <class Key, class Code>
-inline void search_codes(const Key* keys, size_t n, int bits, const Key* edge_keys, Code* codes) {
+template <int kSteps, class Key, class Span, class Code>
+inline size_t step_codes(const Key* keys, const int32_t* cells, size_t n, const Code* first, const Key* edge_keys,
+                         const KeyRange<Key, Span>* ranges, Code* codes, uint16_t* positions) {
+  size_t found = 0;
   for (size_t i = 0; i < n; ++i) {
+    const Key key = keys[i];
+    uint32_t code = first[cells[i]];
+    for (int s = 0; s < kSteps; ++s) code += static_cast<uint32_t>(key >= edge_keys[code]);
+    codes[i] = static_cast<Code>(code);
+    found = note_outside<Key, Span, Code>(ranges, key, code, i, found, positions);
+  }
+  return found;
+}
+
+template <class Key, class Span, class Code>
+inline size_t search_codes(const Key* keys, size_t n, int bits, const Key* edge_keys, const KeyRange<Key, Span>* ranges,
+                           Code* codes, uint16_t* positions) {
+  size_t found = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const Key key = keys[i];
     uint32_t code = 0;
     for (uint32_t half = (1u << bits) >> 1; half != 0; half >>= 1) {
-      code += keys[i] >= edge_keys[code + half - 1] ? half : 0;
+      code += key >= edge_keys[code + half - 1] ? half : 0;
     }
     codes[i] = static_cast<Code>(code);
+    found = note_outside<Key, Span, Code>(ranges, key, code, i, found, positions);
   }
+  return found;
 }
 
-template <class Real, class Key, class Code>
-void encode(const Real* values, size_t n, const EncodeTable<Real, Key, Code>* table, Key* keys, Code* codes) {
+template <class Real, class Key, class Span, class Code>
+size_t encode(const Real* values, size_t n, const EncodeTable<Real, Key, Span, Code>* table, Key* keys, Code* codes,
+              uint16_t* positions) {
   for (size_t i = 0; i < n; ++i) keys[i] = key_of(values[i]);
-  if (table->steps == 0) {
-    search_codes(keys, n, table->bits, table->edge_keys, codes);
-    return;
-  }
+  const Key* edges = table->edge_keys;
+  if (table->steps == 0) return search_codes(keys, n, table->bits, edges, table->ranges, codes, positions);
   int32_t cells[kEncodeBlock];
   const Real base = table->base;
   const Real scale = table->scale;
@@ -43,21 +61,9 @@ void encode(const Real* values, size_t n, const EncodeTable<Real, Key, Code>* ta
     cells[i] = static_cast<int32_t>(place);
   }
   switch (table->steps) {
-    case 1: step_codes<1>(keys, cells, n, table->cells, table->edge_keys, codes); break;
-    case 2: step_codes<2>(keys, cells, n, table->cells, table->edge_keys, codes); break;
-    case 3: step_codes<3>(keys, cells, n, table->cells, table->edge_keys, codes); break;
-    default: step_codes<4>(keys, cells, n, table->cells, table->edge_keys, codes); break;
+    case 1: return step_codes<1>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
+    case 2: return step_codes<2>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
+    case 3: return step_codes<3>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
+    default: return step_codes<4>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
   }
-}
-
-// Writes every position and moves on only past those that count: no branch to mispredict.
-template <class Key, class Code>
-size_t find_outside(const Key* keys, const Code* codes, size_t n, const Key* bounds, uint16_t* positions) {
-  size_t found = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const Key* pair = bounds + 2 * static_cast<size_t>(codes[i]);
-    positions[found] = static_cast<uint16_t>(i);
-    found += static_cast<size_t>((keys[i] < pair[0]) | (keys[i] > pair[1]));
-  }
-  return found;
 }

@@ -12,21 +12,34 @@
 namespace nadb {
 
 constexpr int kMaxBits = 12;
+constexpr size_t kTransposeWidth = 32;  // two cache lines of float32
+
+// The values seen in a partition, as keys: those with unsigned(key - low) < span. span == 0: none yet.
+template <class Key, class Span>
+struct KeyRange {
+  Key low;
+  Span span;
+};
 
 // How encode finds the code of a value: a uniform grid over the neuron's edges gives a first candidate, `steps` key
-// compares do the rest; steps == 0 means binary search. `edge_keys` has 2^bits - 1 ascending keys, then kEncodeSteps keys that
-// are greater than every finite one.
+// compares (1 to kEncodeSteps) do the rest; steps == 0 means binary search. `edge_keys` has 2^bits - 1 ascending keys, then
+// one that is greater than every finite one. `ranges` has 2^bits entries.
 constexpr int kEncodeSteps = 4;
-template <class Real, class Key, class Code>
+template <class Real, class Key, class Span, class Code>
 struct EncodeTable {
-  Real base;              // cell of v: (v - base) * scale, clamped to [0, last_cell], truncated
+  Real base;  // cell of v: (v - base) * scale, clamped to [0, last_cell], truncated
   Real scale;
   int32_t last_cell;
   int32_t steps;
   int32_t bits;
-  const Code* cells;      // last_cell + 1 first candidates
+  const Code* cells;  // last_cell + 1 first candidates
   const Key* edge_keys;
+  const KeyRange<Key, Span>* ranges;
 };
+typedef EncodeTable<float, int32_t, uint32_t, uint8_t> EncodeTableF32U8;
+typedef EncodeTable<float, int32_t, uint32_t, uint16_t> EncodeTableF32U16;
+typedef EncodeTable<double, int64_t, uint64_t, uint8_t> EncodeTableF64U8;
+typedef EncodeTable<double, int64_t, uint64_t, uint16_t> EncodeTableF64U16;
 
 enum CombineKind { kCombineSum = 0, kCombineMin = 1, kCombineMax = 2, kCombineCount = 3 };
 
@@ -51,25 +64,19 @@ struct KernelTable {
   size_t (*find_non_finite_f32)(const float* values, size_t n);
   size_t (*find_non_finite_f64)(const double* values, size_t n);
 
-  // encode.inl. keys[i] = key(values[i]), codes[i] = number of edges <= values[i]. n <= 256; values are finite.
-  void (*encode_f32_u8)(const float* values, size_t n, const EncodeTable<float, int32_t, uint8_t>*, int32_t* keys,
-                        uint8_t* codes);
-  void (*encode_f32_u16)(const float* values, size_t n, const EncodeTable<float, int32_t, uint16_t>*, int32_t* keys,
-                         uint16_t* codes);
-  void (*encode_f64_u8)(const double* values, size_t n, const EncodeTable<double, int64_t, uint8_t>*, int64_t* keys,
-                        uint8_t* codes);
-  void (*encode_f64_u16)(const double* values, size_t n, const EncodeTable<double, int64_t, uint16_t>*, int64_t* keys,
-                         uint16_t* codes);
-  // Positions i, ascending, with keys[i] < bounds[2 * codes[i]] or keys[i] > bounds[2 * codes[i] + 1]; returns their number.
-  // `positions` has room for n + 1. n <= 65536.
-  size_t (*find_outside_i32_u8)(const int32_t* keys, const uint8_t* codes, size_t n, const int32_t* bounds,
-                                uint16_t* positions);
-  size_t (*find_outside_i32_u16)(const int32_t* keys, const uint16_t* codes, size_t n, const int32_t* bounds,
-                                 uint16_t* positions);
-  size_t (*find_outside_i64_u8)(const int64_t* keys, const uint8_t* codes, size_t n, const int64_t* bounds,
-                                uint16_t* positions);
-  size_t (*find_outside_i64_u16)(const int64_t* keys, const uint16_t* codes, size_t n, const int64_t* bounds,
-                                 uint16_t* positions);
+  // encode.inl. keys[i] = key(values[i]), codes[i] = number of edges <= values[i]; `positions` gets, ascending, every i whose
+  // key lies outside the range of its partition, and has room for n + 1; returns their number. n <= 256, finite values.
+  size_t (*encode_f32_u8)(const float* values, size_t n, const EncodeTableF32U8*, int32_t* keys, uint8_t* codes,
+                          uint16_t* positions);
+  size_t (*encode_f32_u16)(const float* values, size_t n, const EncodeTableF32U16*, int32_t* keys, uint16_t* codes,
+                           uint16_t* positions);
+  size_t (*encode_f64_u8)(const double* values, size_t n, const EncodeTableF64U8*, int64_t* keys, uint8_t* codes,
+                          uint16_t* positions);
+  size_t (*encode_f64_u16)(const double* values, size_t n, const EncodeTableF64U16*, int64_t* keys, uint16_t* codes,
+                           uint16_t* positions);
+  // transpose.inl. out[c * stride + r] = rows[r][c] for r < n, c < kTransposeWidth.
+  void (*transpose_f32)(const float* const* rows, size_t n, size_t stride, float* out);
+  void (*transpose_f64)(const double* const* rows, size_t n, size_t stride, double* out);
 
   // bits.inl, by number of bits: [1, 8] of the u8 ones, [9, 12] of the u16 ones. Code i takes bits [i*b, (i+1)*b), least
   // significant first. pack: n is a multiple of 8; writes n*b/8 bytes. unpack: reads ceil(n*b/8) bytes, writes n rounded up to

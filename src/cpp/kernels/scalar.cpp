@@ -8,6 +8,7 @@ namespace {
 #include "kernels/float_key.inl"
 // clang-format off: the order matters
 #include "kernels/keys.inl"
+#include "kernels/transpose.inl"
 #include "kernels/encode.inl"
 #include "kernels/bits.inl"
 #include "kernels/accumulate.inl"

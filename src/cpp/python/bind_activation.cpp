@@ -82,39 +82,35 @@ py::object row_group_array(std::optional<activation::RowGroup> group, std::size_
 struct EncoderObject {
   using Encoder = std::variant<activation::SegmentEncoder<float>, activation::SegmentEncoder<double>>;
 
-  EncoderObject(Encoder made, py::array kept_edges, int n_threads)
-      : encoder(std::move(made)), edges(std::move(kept_edges)), threads(n_threads) {}
+  EncoderObject(Encoder made, int n_threads) : encoder(std::move(made)), threads(n_threads) {}
 
   Encoder encoder;
-  py::array edges;  // a private copy that the encoder borrows
   int threads;
   std::atomic<bool> in_use{false};
 };
 
 std::unique_ptr<EncoderObject> make_encoder(const py::object& edges_object, py::ssize_t n_inputs, py::ssize_t row_group,
                                             py::ssize_t maxima_cap, int threads) {
-  return with_real(edges_object, "edges", 2, [&](auto given) {
-    using Real = typename decltype(given)::value_type;
+  return with_real(edges_object, "edges", 2, [&](auto edges) {
+    using Real = typename decltype(edges)::value_type;
     const std::size_t n = require_size("n_inputs", n_inputs, 1, kMostSize);
     const std::size_t rows = require_size("row_group", row_group, 1, kMostSize);
     const std::size_t cap = require_size("maxima_cap", maxima_cap, 0, std::numeric_limits<std::int32_t>::max());
     const int n_threads = resolve_threads(threads);
     int bits = 1;
-    while (bits < 12 && (py::ssize_t{1} << bits) - 1 != given.shape(1)) ++bits;
-    if ((py::ssize_t{1} << bits) - 1 != given.shape(1)) {
+    while (bits < 12 && (py::ssize_t{1} << bits) - 1 != edges.shape(1)) ++bits;
+    if ((py::ssize_t{1} << bits) - 1 != edges.shape(1)) {
       throw py::value_error("`edges` must have 2**b - 1 columns for some b from 1 to 12, got " +
-                            std::to_string(given.shape(1)));
+                            std::to_string(edges.shape(1)));
     }
-    if (given.shape(0) < 1) throw py::value_error("`edges` must have at least one row (neuron), got 0");
-    Array<Real> edges({given.shape(0), given.shape(1)});
-    std::copy(given.data(), given.data() + given.size(), edges.mutable_data());
-    const Real* own = edges.data();
+    if (edges.shape(0) < 1) throw py::value_error("`edges` must have at least one row (neuron), got 0");
+    const Real* data = edges.data();
     const std::size_t n_neurons = axis(edges, 0);
     const auto make = [&] {
       const py::gil_scoped_release release;
-      return activation::SegmentEncoder<Real>(own, n_neurons, bits, n, rows, cap, n_threads);
+      return activation::SegmentEncoder<Real>(data, n_neurons, bits, n, rows, cap, n_threads);
     };
-    return std::make_unique<EncoderObject>(make(), edges, n_threads);
+    return std::make_unique<EncoderObject>(make(), n_threads);
   });
 }
 
