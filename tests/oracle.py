@@ -93,7 +93,7 @@ def filtered(truths: Sequence[Truth], ids: Iterable[int], limit: int | None) -> 
     return [i for i in sorted(ids) if truths[i] is True][:limit]
 
 
-# ---- expressions: functions of an input id, NULL in, NULL out ------------------------------------------------------------
+# ---- expressions: functions of an input id, NULL in, NULL out --------------------------------------------------------
 
 Formula = Callable[[int], Any]
 

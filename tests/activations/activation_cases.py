@@ -1,13 +1,14 @@
 """Small databases with ugly data, for the tests of activation queries against brute force.
 
-A `Case` says which activations, how they are cut into segments, and which shape each segment has on disk (bits, maxima,
-row groups), which small data would never get from a budget. `built` makes the database. Serves the "Tests" section of the
-house style: ties, equal columns, ReLU zeros, one-hot, -0.0, denormals, one neuron, one input, odd sizes.
+A `Case` says which activations, how they are cut into segments, and which shape each segment has on disk (bits,
+maxima, row groups), which small data would never get from a budget. `built` makes the database. Serves the "Tests"
+section of the house style: ties, equal columns, ReLU zeros, one-hot, -0.0, denormals, one neuron, one input, odd sizes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import oracle
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import neuralartifactdb as nadb
+import oracle
 from neuralartifactdb.activations import build, builds
 from neuralartifactdb.activations.budget import SegmentPlan
 from neuralartifactdb.activations.dtypes import itemsize
@@ -61,7 +62,9 @@ def activations(kind: str, dtype: str, n: int, m: int, seed: int) -> NDArray[Any
     elif kind == "denormals" and dtype.startswith("float"):
         return (rng.integers(-6, 7, (n, m)) * float(np.finfo(dtype).smallest_subnormal)).astype(dtype)
     elif kind == "wide":
-        normal = normal * 10.0 ** rng.uniform(-3 if dtype == "float16" else -30, 3 if dtype == "float16" else 30, (n, m))
+        normal = normal * 10.0 ** rng.uniform(
+            -3 if dtype == "float16" else -30, 3 if dtype == "float16" else 30, (n, m)
+        )
     elif kind == "sorted":
         normal = np.sort(normal, axis=0)
     elif kind == "outliers":
@@ -165,7 +168,7 @@ def forced(cuts: tuple[int, ...], shapes: tuple[Shape, ...], sample: int) -> Ite
 
     def ranges(first: int, last: int, n_neurons: int, memory_limit: int) -> list[tuple[int, int]]:
         points = [first, *(c for c in cuts if first < c < last), last]
-        return [(a, b) for a, b in zip(points[:-1], points[1:], strict=True) if a < b]
+        return [(a, b) for a, b in itertools.pairwise(points) if a < b]
 
     def plan(info: Any, n_inputs: int, storage: Any, **_: Any) -> SegmentPlan:
         shape = shapes[n_inputs % len(shapes)]
@@ -174,9 +177,7 @@ def forced(cuts: tuple[int, ...], shapes: tuple[Shape, ...], sample: int) -> Ite
             return SegmentPlan(n_inputs, True, 0, 0, shape.row_group, max(size, shape.block_bytes), 1 << 40)
         if shape.bits == 0:
             return SegmentPlan(n_inputs, False, 0, 0, 0, 0, 0)
-        return SegmentPlan(
-            n_inputs, False, shape.bits, shape.maxima_cap, shape.row_group, shape.block_bytes, 1 << 40
-        )
+        return SegmentPlan(n_inputs, False, shape.bits, shape.maxima_cap, shape.row_group, shape.block_bytes, 1 << 40)
 
     def sample_size(n_inputs: int, *_: Any) -> int:
         return min(n_inputs, sample)
@@ -193,7 +194,7 @@ def forced(cuts: tuple[int, ...], shapes: tuple[Shape, ...], sample: int) -> Ite
 @contextlib.contextmanager
 def without_fsync() -> Iterator[None]:
     """Durability is not under test here, and costs more than everything else."""
-    with mock.patch.object(os, "fsync", lambda fd: None):
+    with mock.patch.object(os, "fsync", return_value=None):
         yield
 
 
@@ -223,7 +224,7 @@ def built(case: Case, *, key: str = "layer") -> Iterator[Built]:
         yield Built(db, layer, function, oracle.plain_rows(array))
 
 
-# ---- what queries take ---------------------------------------------------------------------------------------------------
+# ---- what queries take -----------------------------------------------------------------------------------------------
 
 
 @st.composite

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 from activation_cases import Case, Function, Shape, built, cases, check_ranking, forced, ks, numbers, restrictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuralartifactdb as nadb
+import oracle
 
 Pair = tuple[Any, oracle.Formula]
 
@@ -23,7 +23,14 @@ Pair = tuple[Any, oracle.Formula]
 class Leaves:
     """What expressions of one example are made of: two layers and columns, each with its plain twin."""
 
-    def __init__(self, case: Case, db: nadb.Database, layers: dict[str, Any], rows: dict[str, oracle.Rows], columns: dict[str, list[Any]]) -> None:
+    def __init__(
+        self,
+        case: Case,
+        db: nadb.Database,
+        layers: dict[str, Any],
+        rows: dict[str, oracle.Rows],
+        columns: dict[str, list[Any]],
+    ) -> None:
         self.case, self.db, self.layers, self.rows, self.columns = case, db, layers, rows, columns
 
     def number(self, draw: st.DrawFn, depth: int) -> Pair:
@@ -136,7 +143,9 @@ def test_scores_of_a_filter_are_exact_where_they_are_given(case: Case, data: st.
             return
         op, bound = data.draw(st.sampled_from(["<", "<=", ">", ">="])), data.draw(numbers(case))
         result = b.db.filter(_compared(op, expression, bound))
-        assert result.ids.tolist() == oracle.filtered([oracle.compared(op, formula, lambda i: bound)(i) for i in range(case.n)], range(case.n), None)
+        assert result.ids.tolist() == oracle.filtered(
+            [oracle.compared(op, formula, lambda i: bound)(i) for i in range(case.n)], range(case.n), None
+        )
         assert result.scores is not None
         for i, score in zip(result.ids.tolist(), result.scores.tolist(), strict=True):
             assert np.isnan(score) or score == formula(i)
@@ -194,4 +203,6 @@ def test_division_by_a_neuron_that_is_zero_is_null(bits: int | None) -> None:
         result = b.db.top_k(b.layer[0] / b.layer[1], 60)
         expected = [None if r[1] == 0 else r[0] / r[1] for r in b.rows]
         check_ranking(result, oracle.rank(expected, range(60), 60, largest=True))
-        assert b.db.filter(b.layer[0] / b.layer[1] >= -1).ids.tolist() == [i for i, e in enumerate(expected) if e is not None]
+        assert b.db.filter(b.layer[0] / b.layer[1] >= -1).ids.tolist() == [
+            i for i, e in enumerate(expected) if e is not None
+        ]

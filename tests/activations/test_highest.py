@@ -6,13 +6,13 @@ Implements the promise of design section 3, "equality with brute force", for sec
 from __future__ import annotations
 
 import numpy as np
-import oracle
 import pytest
 from activation_cases import Case, Shape, built, cases, check_ranking, groups, ks, numbers, restrictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuralartifactdb as nadb
+import oracle
 
 SCORES = ("sum", "mean", "min", "max", "l2")
 
@@ -66,7 +66,9 @@ def test_every_storage_gives_the_same_answers(dtype: str, seed: int, storage: fl
         layer = db.index_function("feats", Function(array), 900, 6, fingerprint="v1", storage=storage)
         for flat in ([0], [5, 2, 3]):
             for largest in (True, False):
-                expected = oracle.rank([oracle.group_score([r[j] for j in flat], "sum") for r in rows], range(900), 7, largest=largest)
+                expected = oracle.rank(
+                    [oracle.group_score([r[j] for j in flat], "sum") for r in rows], range(900), 7, largest=largest
+                )
                 check_ranking(layer.highest(flat, 7, largest=largest), expected)
 
 
@@ -83,7 +85,9 @@ def test_asking_twice_gives_the_same_and_costs_nothing_where_memory_is_kept(eval
         b.function.forget()
         # what was evaluated sharpens the bounds of every other group of the layer too
         other = b.layer.highest([1, 3, 5], 10)
-        expected = oracle.rank([oracle.group_score([r[1], r[3], r[5]], "sum") for r in b.rows], range(200), 10, largest=True)
+        expected = oracle.rank(
+            [oracle.group_score([r[1], r[3], r[5]], "sum") for r in b.rows], range(200), 10, largest=True
+        )
         check_ranking(other, expected)
         if evaluated_bytes:
             assert not set(b.function.asked) & set(first.ids.tolist())
@@ -104,7 +108,10 @@ def test_overflow_to_infinity_ranks_and_an_undefined_sum_is_null() -> None:
             for weights in ([1, 1, 1], [2, -2, 1], [2, 2, 1]):
                 scores = [oracle.group_score(row, "sum", [float(w) for w in weights]) for row in array.tolist()]
                 for largest in (True, False):
-                    check_ranking(layer.highest(None, 5, weights=weights, largest=largest), oracle.rank(scores, range(5), 5, largest=largest))
+                    check_ranking(
+                        layer.highest(None, 5, weights=weights, largest=largest),
+                        oracle.rank(scores, range(5), 5, largest=largest),
+                    )
             scores = [oracle.group_score(row, "l2") for row in array.tolist()]
             check_ranking(layer.highest(None, 5, score="l2"), oracle.rank(scores, range(5), 5, largest=True))
 

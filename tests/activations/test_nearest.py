@@ -8,19 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracle
-import pytest
 from activation_cases import Case, Shape, built, cases, check_ranking, groups, ks, numbers, restrictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuralartifactdb as nadb
+import oracle
 
 METRICS = ("l1", "l2", "linf", "cosine")
 
 
 @st.composite
-def targets(draw: st.DrawFn, case: Case, flat: list[int], rows: oracle.Rows, keyed: bool) -> tuple[Any, list[float], list[int]]:
+def targets(
+    draw: st.DrawFn, case: Case, flat: list[int], rows: oracle.Rows, keyed: bool
+) -> tuple[Any, list[float], list[int]]:
     """A target as a user writes it, its vector over the group, and the ids that it is made of."""
     kind = draw(st.sampled_from(["id", "ids", "vector"] + ["text key"] * keyed))
     if kind in ("id", "text key"):
@@ -62,7 +63,8 @@ def test_weighted_distances_equal_brute_force(case: Case, data: st.DataObject) -
         for _ in range(2):
             neurons, flat = data.draw(groups(case.shape), label="neurons")
             weights = data.draw(
-                st.lists(st.sampled_from([0.0, 1.0, 2.0, 0.1, 1e-9]), min_size=len(flat), max_size=len(flat)), label="weights"
+                st.lists(st.sampled_from([0.0, 1.0, 2.0, 0.1, 1e-9]), min_size=len(flat), max_size=len(flat)),
+                label="weights",
             )
             i, k = data.draw(st.integers(0, case.n - 1), label="target"), data.draw(ks, label="k")
             metric = data.draw(st.sampled_from(METRICS[:3]), label="metric")
@@ -94,15 +96,17 @@ def test_integer_keys_are_told_from_ids() -> None:
 def test_the_mean_of_several_targets_keeps_the_order_in_which_they_are_given() -> None:
     """Float addition is not associative; ids in another order may be another target."""
     array = np.array([[1e16], [1.0], [-1e16], [0.3], [0.25]])
-    from activation_cases import Function, without_fsync
-
     import tempfile
+
+    from activation_cases import Function, without_fsync
 
     with tempfile.TemporaryDirectory() as folder, without_fsync(), nadb.open(folder + "/run.nadb") as db:
         layer = db.index_function("feats", Function(array), 5, 1, fingerprint="v1")
         for ids in ([0, 1, 2], [0, 2, 1], [3, 4]):
             target = oracle.mean_row([array[i].tolist() for i in ids])
-            expected = oracle.rank([oracle.distance(r, target, "l1") for r in array.tolist()], range(5), 5, largest=False)
+            expected = oracle.rank(
+                [oracle.distance(r, target, "l1") for r in array.tolist()], range(5), 5, largest=False
+            )
             check_ranking(layer.nearest(ids, None, 5, metric="l1"), expected)
 
 

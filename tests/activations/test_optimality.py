@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 from activation_cases import Case, Shape, built
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import oracle
 
 
 @st.composite
@@ -90,7 +91,10 @@ def test_highest_evaluates_what_it_must(case: Case, data: st.DataObject) -> None
 def test_nearest_evaluates_what_it_must_and_its_target(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
         flat = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True))
-        target, metric = data.draw(st.integers(0, case.n - 1)), data.draw(st.sampled_from(["l1", "l2", "linf", "cosine"]))
+        target, metric = (
+            data.draw(st.integers(0, case.n - 1)),
+            data.draw(st.sampled_from(["l1", "l2", "linf", "cosine"])),
+        )
         k = data.draw(st.sampled_from([1, 5, 20]))
         vector = [b.rows[target][j] for j in flat]
         distances = [oracle.distance([r[j] for j in flat], vector, metric) for r in b.rows]

@@ -101,7 +101,9 @@ def test_layers_of_one_pass_share_bytes_and_stay_within_them(db_path: Path) -> N
     memory=st.sampled_from([1 << 16, 1 << 20, 1 << 26, 1 << 30]),
     tolerance=st.booleans(),
 )
-def test_a_plan_never_exceeds_its_budget(n: int, m: int, fraction: float, dtype: str, memory: int, tolerance: bool) -> None:
+def test_a_plan_never_exceeds_its_budget(
+    n: int, m: int, fraction: float, dtype: str, memory: int, tolerance: bool
+) -> None:
     storage = Storage(fraction)
     plan = plan_segment(LayerInfo((m,), dtype), n, storage, memory_limit=memory, has_tolerance=tolerance)
     assert plan.n_bytes <= storage.budget(n, m)
@@ -160,7 +162,9 @@ def test_a_segment_too_small_for_codes_keeps_none_and_still_answers(db_path: Pat
         (float("nan"), ValueError, ["storage", "nan"]),
     ],
 )
-def test_a_bad_storage_says_what_is_possible(db_path: Path, storage: object, error: type[Exception], words: list[str]) -> None:
+def test_a_bad_storage_says_what_is_possible(
+    db_path: Path, storage: object, error: type[Exception], words: list[str]
+) -> None:
     with nadb.open(db_path) as db, pytest.raises(error) as caught:
         db.index_arrays("feats", np.ones((4, 2), np.float32), storage=storage)
     assert isinstance(caught.value, nadb.Error)

@@ -6,11 +6,12 @@ Implements `values`, `top_neurons` (by activation, and by percentile as fine as 
 from __future__ import annotations
 
 import numpy as np
-import oracle
 import pytest
 from activation_cases import Case, Shape, built, cases, groups, ks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import oracle
 
 
 @settings(max_examples=60)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 from activation_cases import Case, Shape, built, check_ranking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuralartifactdb as nadb
+import oracle
 
 CASE = Case("gaussian", "float32", (5,), 90, 6, (31,), (Shape(3, 2, 16, 4096),), 256, 0)
 
@@ -38,7 +38,14 @@ def test_every_spelling_of_the_same_inputs_gives_the_same_answer() -> None:
     with built(CASE) as b:
         mask = np.zeros(90, bool)
         mask[[3, 50, 51, 89]] = True
-        spellings = [mask, mask.tolist(), np.flatnonzero(mask), [89, 3, 51, 50, 3], (3, 50, 51, 89), lambda ids: mask[ids]]
+        spellings = [
+            mask,
+            mask.tolist(),
+            np.flatnonzero(mask),
+            [89, 3, 51, 50, 3],
+            (3, 50, 51, 89),
+            lambda ids: mask[ids],
+        ]
         spellings.append(b.layer.filter(b.layer[0] > -100, where=mask))
         results = [b.layer.highest([0, 2], 3, where=where) for where in spellings]
         assert all(result == results[0] for result in results)
