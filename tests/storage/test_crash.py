@@ -50,7 +50,12 @@ class Disk:
             before = os.path.join(parent, "tmp-" + name)
             self.names.setdefault(parent, []).append(("rename", path, before))
             self.unsynced = {p.replace(before + os.sep, path + os.sep) for p in self.unsynced}
-            self.names = {d.replace(before, path): undo for d, undo in self.names.items()}
+            self.names = {
+                directory.replace(before, path): [
+                    (kind, p.replace(before + os.sep, path + os.sep), b) for kind, p, b in undo
+                ]
+                for directory, undo in self.names.items()
+            }
         elif operation == "link":
             self.names.setdefault(parent, []).append(("remove", path, ""))
         elif operation == "fsync_dir":

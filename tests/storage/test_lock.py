@@ -134,17 +134,18 @@ def test_a_child_that_outlives_its_parent_keeps_nothing(tmp_path: Path) -> None:
     read, write = os.pipe()
     parent = os.fork()
     if parent == 0:
+        signal.alarm(30)
         lock = WriterLock(tmp_path, 0)
         lock.acquire()
-        worker = os.fork()
-        if worker == 0:
+        if os.fork() == 0:
             signal.alarm(30)
-            signal.pause()  # lives until the test ends
-            os._exit(0)
-        os.write(write, worker.to_bytes(8, "little"))
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(parent, 0)
+            os.write(write, os.getpid().to_bytes(8, "little"))
+        signal.pause()  # both live until the test ends them
     worker = int.from_bytes(os.read(read, 8), "little")
+    with pytest.raises(DatabaseBusyError):
+        WriterLock(tmp_path, 0).acquire()
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
     try:
         with WriterLock(tmp_path, 0) as lock:
             assert lock.held
