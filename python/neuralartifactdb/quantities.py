@@ -50,15 +50,15 @@ def parse_bytes(value: str | int, name: str = "bytes") -> int:
     """
     if isinstance(value, bool) or not isinstance(value, (str, Integral)):
         raise DtypeError(
-            f'{name} must be a whole number of bytes or a text like "1GiB", got {value!r} of type {type(value).__name__}'
+            f'{name} must be a whole number of bytes or a text like "1GiB", got {value!r} ({type(value).__name__})'
         )
     if isinstance(value, str):
         match = _PATTERN.fullmatch(value)
         unit = match.group(3).lower() if match else ""
         if match is None or unit not in _UNITS:
             raise InvalidValueError(
-                f"{name} must be a number with one of the units B, kB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB "
-                f'(powers of 1024), got {value!r}; write for example "1GiB"'
+                f"{name} must have one of the units B, kB, MB, GB, TB (powers of 1000), KiB, MiB, GiB, TiB (of 1024); "
+                f'got {value!r}; write for example "1GiB"'
             )
         number = float(match.group(1) + (match.group(2) or "")) * _UNITS[unit]
         digits = match.group(1)

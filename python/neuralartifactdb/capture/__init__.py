@@ -30,8 +30,8 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.split(".")[0] == "torch":
             raise ExtraMissingError(
-                "indexing a model needs torch, which is not installed; pip install 'neuralartifactdb[torch]', "
-                "or give the activations themselves to index_arrays or index_function"
+                "indexing a model needs torch, which is not installed; pip install 'neuralartifactdb[torch]', or give "
+                "the activations themselves to index_arrays or index_function"
             ) from error
         raise
 

@@ -63,9 +63,8 @@ def model_arguments(model: nn.Module, batch: Any) -> Arguments:
         if n_taken > len(batch):
             raise InvalidValueError(
                 f"{type(model).__name__}.forward requires {len(required)} arguments "
-                f"({', '.join(p.name for p in required)}), the batch is "
-                f"{describe_value(batch)}; call the model yourself with Capture(forward=lambda model, batch: "
-                f"model(...))"
+                f"({', '.join(p.name for p in required)}), the batch is {describe_value(batch)}; call the model "
+                "yourself with Capture(forward=lambda model, batch: model(...))"
             )
         if n_taken == 1 and isinstance(batch[0], Mapping):
             return _from_mapping(batch[0], parameters, required)
@@ -93,9 +92,8 @@ def _from_mapping(
     if missing:
         raise InvalidValueError(
             f"the model's forward requires {', '.join(missing)}, which the batch does not have; its entries are "
-            f"{', '.join(map(str, batch))}. "
-            "Rename them in collate_fn, or call the model yourself with Capture(forward=lambda model, batch: "
-            "model(...))"
+            f"{', '.join(map(str, batch))}. Rename them in collate_fn, or call the model yourself with "
+            "Capture(forward=lambda model, batch: model(...))"
         )
     return Arguments((), chosen)
 
@@ -193,9 +191,8 @@ def valid_positions(batch: Any, positions: Callable[[Any], Any] | None, n_rows: 
     valid = torch.as_tensor(given)
     if valid.dim() != 2 or valid.shape[0] != n_rows:
         raise InvalidValueError(
-            f"{source} must be bool[{n_rows}, T], one row per input, got {describe_value(valid)}; "
-            "say which positions count with Capture(positions=lambda batch: bool[B, T]), or positions=lambda batch: "
-            "None for all"
+            f"{source} must be bool[{n_rows}, T], one row per input, got {describe_value(valid)}; say which positions "
+            "count with Capture(positions=lambda batch: bool[B, T]), or positions=lambda batch: None for all"
         )
     return valid.detach() != 0
 

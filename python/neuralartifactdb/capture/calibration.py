@@ -27,6 +27,8 @@ RunBatch = Callable[[NDArray[np.int64], NDArray[np.int64]], Mapping[str, NDArray
 _log = logging.getLogger("neuralartifactdb")
 
 _N_PROBES = 8
+#: values compared in one batch at most
+_KEPT_VALUES = 1 << 22
 _SAFETY = 16.0
 #: deviation, as a share of a neuron's range, beyond which it is no rounding: the value depends on its batch mates
 _ROUNDING = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-9}
@@ -79,11 +81,9 @@ def calibrate(
     """
     trial = _Trial(run, pool, np.random.default_rng([seed, build_batch]))
     deadline = time.perf_counter() + budget_s
-    reference = trial.values(build_batch)
+    reference = trial.reference(build_batch)
     deviation = {layer: np.zeros(values.shape[1]) for layer, values in reference.items()}
-    own = [trial.values(build_batch), trial.values(build_batch, padded=True)] if build_batch > 1 else [trial.values(1)]
-    for again in own:
-        _widen_by(deviation, reference, again)
+    trial.agrees(reference, build_batch, deviation)
     reproduces = not any(d.any() for d in deviation.values())
     _refuse_dependence(deviation, reference, dtypes)
     shapes = [build_batch]
@@ -102,9 +102,8 @@ def calibrate(
     if not reproduces:
         _log.warning(
             "activations are not reproducible to the bit even in batches of the same shape; answers are exact within a "
-            "tolerance "
-            "(largest %.3g). Deterministic kernels (torch.use_deterministic_algorithms(True)) or inputs of one length "
-            "may help",
+            "tolerance (largest %.3g). Deterministic kernels (torch.use_deterministic_algorithms(True)) or inputs of "
+            "one length may help",
             max(float(t.max(initial=0.0)) for t in tolerance.values() if t is not None),
         )
     shapes.sort()
@@ -121,22 +120,32 @@ class _Trial:
     #: shape -> least seconds of one batch
     seconds: dict[int, float] = field(default_factory=dict)
 
-    def values(self, shape: int, *, padded: bool = False) -> dict[str, NDArray[Any]]:
-        """Values of the probes, {layer: (probes, M)}; if `padded` the rest of a batch repeats one input."""
-        parts = [self._batch(chunk, shape, padded) for chunk in self._chunks(shape)]
+    def reference(self, shape: int) -> dict[str, NDArray[Any]]:
+        """Values of the probes at the build's shape, {layer: (probes, M)}."""
+        parts = []
+        for chunk in self._chunks(shape):
+            ids, rows = self._among_others(chunk, shape)
+            parts.append(self._timed(ids, rows))
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
 
     def agrees(
-        self, reference: Mapping[str, NDArray[Any]], shape: int, deviation: dict[str, NDArray[np.float64]] | None
+        self,
+        reference: Mapping[str, NDArray[Any]],
+        shape: int,
+        deviation: dict[str, NDArray[np.float64]] | None = None,
     ) -> bool:
         """Whether `shape` gives the reference's bits; stops at a difference unless deviations are collected."""
         agrees = True
         for padded in (False, True) if shape > 1 else (False,):
-            first = 0
-            for chunk in self._chunks(shape):
-                values = self._batch(chunk, shape, padded)
-                expected = {layer: rows[first : first + len(chunk)] for layer, rows in reference.items()}
-                first += len(chunk)
+            for first, chunk in enumerate(self._chunks(shape)):
+                start = first * shape
+                probe_of_row = start + np.arange(len(chunk))
+                if padded:
+                    ids, rows, probe_of_row = self._padded(chunk, shape, start, reference)
+                else:
+                    ids, rows = self._among_others(chunk, shape)
+                values = self._timed(ids, rows)
+                expected = {layer: kept[probe_of_row] for layer, kept in reference.items()}
                 agrees = agrees and all(_same(values[layer], expected[layer]) for layer in expected)
                 if deviation is not None:
                     _widen_by(deviation, expected, values)
@@ -148,18 +157,34 @@ class _Trial:
         probes = self.pool[:_N_PROBES]
         return [probes[i : i + shape] for i in range(0, len(probes), shape)]
 
-    def _batch(self, probes: NDArray[np.int64], shape: int, padded: bool) -> Mapping[str, NDArray[Any]]:
-        if padded:
-            rows = np.arange(len(probes))
-            ids = np.full(shape, probes[0])
-        else:
-            rows = self.rng.permutation(shape)[: len(probes)]
-            ids = self.rng.choice(self.pool, shape)
+    def _among_others(self, probes: NDArray[np.int64], shape: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Probes at both ends, in the middle (where threads part) and anywhere else; other inputs beside them."""
+        ends = np.array([0, shape - 1, shape // 2, shape // 2 - 1, shape - 2])
+        anywhere = self.rng.permutation(shape)
+        places = np.unique(ends[(ends >= 0) & (ends < shape)])[: len(probes)]
+        rows = self.rng.permutation(np.concatenate([places, anywhere[~np.isin(anywhere, places)]])[: len(probes)])
+        ids = self.rng.choice(self.pool, shape)
         ids[rows] = probes
+        return ids, rows
+
+    def _padded(
+        self, probes: NDArray[np.int64], shape: int, start: int, reference: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """As a last batch: probes first, the rest repeats one of them, which so stands at every place of the batch."""
+        ids = np.full(shape, probes[0])
+        ids[: len(probes)] = probes
+        n_kept = max(len(probes), min(shape, _KEPT_VALUES // max(1, sum(rows.shape[1] for rows in reference.values()))))
+        rows = np.arange(shape)
+        if n_kept < shape:
+            spread = np.linspace(len(probes), shape - 1, n_kept - len(probes), dtype=np.int64)
+            rows = np.unique(np.concatenate([np.arange(len(probes)), spread]))
+        return ids, rows, start + np.where(rows < len(probes), rows, 0)
+
+    def _timed(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> Mapping[str, NDArray[Any]]:
         began = time.perf_counter()
         values = self.run(ids, rows)
         spent = time.perf_counter() - began
-        self.seconds[shape] = min(spent, self.seconds.get(shape, np.inf))
+        self.seconds[len(ids)] = min(spent, self.seconds.get(len(ids), np.inf))
         return values
 
 
@@ -204,13 +229,11 @@ def _refuse_dependence(
             neuron = int(seen.argmax())
             raise InvalidValueError(
                 f"activations of layer {layer!r} depend on what else is in the batch: neuron {neuron} of the same "
-                f"input differs by "
-                f"{seen[neuron]:.3g} ({share:.2g} of its range; rounding stays below {_ROUNDING[dtypes[layer]]:.0e}), "
-                f"so no answer could be "
-                "exact. Usual causes: padding without an attention mask, statistics of the batch "
-                "(BatchNorm with track_running_stats=False), dynamic quantisation, dropout that ignores eval(), "
-                "capacity limits of experts. "
-                "Capture(batch_size=1) removes a dependence on neighbours; the others must be mended in the model"
+                f"input differs by {seen[neuron]:.3g} ({share:.2g} of its range; rounding stays below "
+                f"{_ROUNDING[dtypes[layer]]:.0e}), so no answer could be exact. Usual causes: padding without an "
+                "attention mask, statistics of the batch (BatchNorm with track_running_stats=False), dynamic "
+                "quantisation, dropout that ignores eval(), capacity limits of experts. Capture(batch_size=1) removes "
+                "a dependence on neighbours; the others must be mended in the model"
             )
 
 

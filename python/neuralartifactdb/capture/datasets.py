@@ -140,9 +140,8 @@ def open_reader(dataset: Any, capture: Capture) -> InputReader:
         return _open_loader(dataset, capture)
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DtypeError(
-            f"the dataset must have len() and access by position, since queries read single inputs again; got "
-            f"{type(dataset).__name__}. "
-            "Materialise it first: dataset = list(dataset)"
+            "the dataset must have len() and access by position, since queries read single inputs again; got "
+            f"{type(dataset).__name__}. Materialise it first: dataset = list(dataset)"
         )
     if isinstance(dataset, (str, bytes)):
         raise DtypeError(f"the dataset must be a collection of inputs, got {type(dataset).__name__}; load it first")
@@ -165,8 +164,7 @@ def _open_loader(loader: DataLoader[Any], capture: Capture) -> InputReader:
     if isinstance(loader.dataset, IterableDataset):
         raise DtypeError(
             "the DataLoader's dataset is iterable, without len() and access by position, and queries read single "
-            "inputs again; "
-            "materialise it first: dataset = list(loader.dataset)"
+            "inputs again; materialise it first: dataset = list(loader.dataset)"
         )
     if isinstance(loader.sampler, RandomSampler):
         raise InvalidValueError(
@@ -179,14 +177,13 @@ def _open_loader(loader: DataLoader[Any], capture: Capture) -> InputReader:
     batch_sampler = loader.batch_sampler
     if batch_sampler is None or type(batch_sampler) is not torch.utils.data.BatchSampler:
         raise InvalidValueError(
-            f"the DataLoader forms batches of its own "
+            "the DataLoader forms batches of its own "
             f"({type(batch_sampler).__name__ if batch_sampler else 'batch_size=None'}); {helping}"
         )
     if type(loader.sampler) is not SequentialSampler:
         raise InvalidValueError(
             f"the DataLoader reads in an order of its own ({type(loader.sampler).__name__}), so a position would not "
-            f"name an input; "
-            f"index a torch.utils.data.Subset for a part, or {helping}"
+            f"name an input; index a torch.utils.data.Subset for a part, or {helping}"
         )
     reader = InputReader(
         loader.dataset,
@@ -231,8 +228,7 @@ def _check_arrays(dataset: Any) -> None:
         if not _is_array(array):
             raise DtypeError(
                 f"{name} of the dataset must be a tensor or array whose axis 0 is the input, got "
-                f"{type(array).__name__}; "
-                "give ragged or mixed inputs as a list of dicts with Capture(collate_fn=...)"
+                f"{type(array).__name__}; give ragged or mixed inputs as a list of dicts with Capture(collate_fn=...)"
             )
         if array.ndim < 1:
             raise InvalidValueError(
@@ -281,7 +277,7 @@ def _refuse_number_lists(item: Any) -> None:
         if isinstance(one, list) and one and isinstance(one[0], (int, float)):
             raise InvalidValueError(
                 f"the dataset gives lists of numbers (entry {key!r}, of length {len(one)}); give tensors (a Hugging "
-                f"Face dataset: "
+                "Face dataset: "
                 'dataset.with_format("torch")), and Capture(collate_fn=...) where they differ in length'
             )
 
@@ -293,14 +289,13 @@ def _not_collatable(items: list[Any], error: Exception) -> Exception:
     if any(type(one).__module__.split(".")[0] == "PIL" for item in items[:1] for one in _leaves(item)):
         return DtypeError(
             "the dataset gives PIL images; make tensors of them, for example with "
-            "transform=torchvision.transforms.ToTensor(), "
-            f"or with Capture(collate_fn=...) ({error})"
+            f"transform=torchvision.transforms.ToTensor(), or with Capture(collate_fn=...) ({error})"
         )
     if len(shapes) > 1:
         return InvalidValueError(
             f"the inputs of a batch differ in shape, for example {list(shapes[0])} and {list(shapes[-1])}; resize "
-            f"them, or pad them with "
-            "Capture(collate_fn=lambda items: torch.nn.utils.rnn.pad_sequence(items, batch_first=True), positions=...)"
+            "them, or pad them with Capture(collate_fn=lambda items: torch.nn.utils.rnn.pad_sequence(items, "
+            "batch_first=True), positions=...)"
         )
     return DtypeError(
         f"inputs of type {kind} cannot be made a batch: {error}; give Capture(collate_fn=lambda items: ...)"

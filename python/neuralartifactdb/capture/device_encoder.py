@@ -116,7 +116,8 @@ class TorchSegmentEncoder:
 
     def _checked_rows(self, name: str, rows: Any) -> Tensor:
         if isinstance(rows, np.ndarray) and rows.dtype in (np.float32, np.float64):
-            rows = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
+            is_plain = rows.flags.writeable and min(rows.strides, default=0) >= 0
+            rows = torch.from_numpy(rows if is_plain else rows.copy())
         tensor = rows
         if not isinstance(tensor, Tensor) or tensor.dtype != self._float:
             raise DtypeError(
@@ -283,7 +284,7 @@ def _checked_edges(edges: Any) -> NDArray[Any]:
         raise InvalidValueError(
             f"edges must have the shape (neurons, 2**bits - 1) with bits from 1 to {_MAX_BITS}, got {array.shape}"
         )
-    if np.isnan(array).any() or (np.diff(array, axis=1) < 0).any():
+    if np.isnan(array).any() or (array[:, 1:] < array[:, :-1]).any():
         raise InvalidValueError("edges must be ascending per neuron and not NaN")
     return array
 

@@ -355,7 +355,7 @@ def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     if changed:
         return [
             f"the dataset: input {', '.join(map(str, changed[:4]))}{' and more' if len(changed) > 4 else ''} is not "
-            f"what was indexed"
+            "what was indexed"
         ]
     return []
 

@@ -107,8 +107,8 @@ def never_ran(names: Sequence[str], targets: Sequence[Target], where: str) -> In
     parent = names[0].removesuffix(":input").rpartition(".")[0]
     return InvalidValueError(
         f"the forward pass{where} never called {listed}: containers, the parts of fused attention and of scripted "
-        f"modules, unused heads "
-        f"and experts that no input reached do not run on their own. Name the module around it instead"
+        "modules, unused heads and experts that no input reached do not run on their own. Name the module around it "
+        "instead"
         + (f", for example {parent!r}" if parent else "")
         + ", or call the part that you want with Capture(forward=lambda model, batch: ...)"
     )

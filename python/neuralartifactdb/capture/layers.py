@@ -150,8 +150,8 @@ def _resolve_one(one: Any, names: dict[str, nn.Module]) -> list[Target]:
             return [Target(key + suffix, key + suffix, names[key], takes_input) for key in found]
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or list(names)[:8]
     raise UnknownNameError(
-        f"the model has no layer {one!r}; near names: {', '.join(near)} "
-        f"(of {len(names)}; [name for name, _ in model.named_modules()] lists all)"
+        f"the model has no layer {one!r}; near names: {', '.join(near)} (of {len(names)}; [name for name, _ in "
+        "model.named_modules()] lists all)"
     )
 
 

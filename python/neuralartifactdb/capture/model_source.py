@@ -93,7 +93,7 @@ class ModelSource:
         if not isinstance(model, nn.Module):
             raise DtypeError(
                 f"model must be a torch.nn.Module, got {type(model).__name__}; for anything else use "
-                f"index_function(name, evaluate, ...)"
+                "index_function(name, evaluate, ...)"
             )
         capture = Capture() if capture is None else capture
         if not isinstance(capture, Capture):
@@ -104,7 +104,7 @@ class ModelSource:
         _refuse_uninitialised(model)
         runner = Runner(model, open_reader(dataset, capture), resolve_layers(model, layers), capture)
         build = (indexed or {}).get("build", {})
-        batch = int(build.get("batch", min(_batch_size(capture, runner), runner.reader.n_inputs)))
+        batch = int(build.get("batch", _batch_size(capture, runner)))
         with rng_kept():
             infos = probe_layers(runner, runner.reader.n_inputs, batch, capture.call, capture.seed)
             if "batch" not in build:
@@ -353,8 +353,7 @@ class ModelSource:
                 if first != second:
                     raise InvalidValueError(
                         f"input {i} of the dataset reads differently each time (random augmentation?), so no answer "
-                        f"could be exact; "
-                        "index a dataset without random transforms, or one that seeds them by index"
+                        "could be exact; index a dataset without random transforms, or one that seeds them by index"
                     )
                 self._input_hashes[i] = first
         return [self._input_hashes[i] for i in wanted]
@@ -392,8 +391,10 @@ def _plain(value: Any) -> Any:
 
 
 def _batch_size(capture: Capture, runner: Runner) -> int:
+    """The batch size asked for; of few inputs the power of two that holds them: odd shapes reproduce less often."""
     loader = runner.reader.batch_size
-    return loader if loader is not None and capture.batch_size == _DEFAULT_BATCH else capture.batch_size
+    asked = loader if loader is not None and capture.batch_size == _DEFAULT_BATCH else capture.batch_size
+    return min(asked, 1 << (runner.reader.n_inputs - 1).bit_length())
 
 
 def _fit_to_memory(batch: int, layers: Mapping[str, LayerInfo], memory_limit: int) -> int:
@@ -416,5 +417,5 @@ def _refuse_uninitialised(model: nn.Module) -> None:
         if nn.parameter.is_lazy(parameter):
             raise InvalidValueError(
                 f"the model's {name!r} is not initialised (a lazy module); run the model once on a batch before "
-                f"indexing it"
+                "indexing it"
             )

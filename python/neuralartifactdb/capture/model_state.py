@@ -101,8 +101,7 @@ def model_device(model: nn.Module, wanted: Any) -> torch.device:
     if places and not same:
         raise InvalidValueError(
             f"Capture.device is {str(asked)!r} but the model is on {', '.join(sorted(map(str, places)))}, and it is "
-            f"never moved for you; "
-            f"call model.to({str(asked)!r}) first, or leave out device"
+            f"never moved for you; call model.to({str(asked)!r}) first, or leave out device"
         )
     return same[0] if same else asked
 
@@ -145,6 +144,6 @@ def _eager() -> Any:
     if set_stance is None:
         raise InvalidValueError(
             f"hooks do not fire in compiled modules under torch {torch.__version__}; update to torch>=2.6, or index "
-            f"the model before compiling it"
+            "the model before compiling it"
         )
     return set_stance("force_eager")

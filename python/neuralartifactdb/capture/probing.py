@@ -61,8 +61,7 @@ def _choose_firings(runner: Runner, counts: Mapping[str, int], call: int | None)
         if call is None:
             raise InvalidValueError(
                 f"layer {name!r} runs {count} times in one forward pass; say which one counts with Capture(call=i), i "
-                f"from 0 to {count - 1}, "
-                "or -1 for the last"
+                f"from 0 to {count - 1}, or -1 for the last"
             )
         if call >= count:
             raise InvalidValueError(
@@ -81,7 +80,7 @@ def _layer_info(name: str, seen: list[SeenOutput], how: object) -> LayerInfo:
         if any(one.output_shape[1] == one.length for one in padded if one.output_shape is not None):
             raise InvalidValueError(
                 f"layer {name!r} gives one vector for each position, {list(seen[0].output_shape or ())}, and the batch "
-                f"has a mask of positions: "
+                "has a mask of positions: "
                 'reduce them with Capture(reduce="max") or "mean", which leave padding out; or keep them all with '
                 "Capture(positions=lambda batch: None)"
             )
@@ -89,7 +88,7 @@ def _layer_info(name: str, seen: list[SeenOutput], how: object) -> LayerInfo:
         given = " and ".join(str(list(shape)) for shape in sorted(shapes))
         raise InvalidValueError(
             f"the output of layer {name!r} varies between batches (for one input {given}), so its values are not the "
-            f"same neurons; "
+            "same neurons; "
             + (
                 'reduce it with Capture(reduce="max") or "mean"'
                 if how is None

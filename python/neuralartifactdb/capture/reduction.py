@@ -54,8 +54,7 @@ def storage_name(dtype: torch.dtype, layer: str) -> str:
     if dtype not in _STORED:
         raise DtypeError(
             f"layer {layer!r} gives {dtype}; activations must be float16, bfloat16, float32, float64, bool or "
-            f"integers. "
-            "Convert them with Capture(output=lambda y: ...), for example y.abs() or y.dequantize()"
+            "integers. Convert them with Capture(output=lambda y: ...), for example y.abs() or y.dequantize()"
         )
     return _STORED[dtype]
 
@@ -132,8 +131,7 @@ def choose_tensor(value: Any, choice: OutputChoice, layer: str) -> Tensor:
         )
         raise InvalidValueError(
             f"layer {layer!r} must give one tensor, got {describe_value(chosen)}; choose one with "
-            f"Capture(output={hint}), "
-            f"a function of the output, or by layer: Capture(output={{{layer!r}: {hint}}})"
+            f"Capture(output={hint}), a function of the output, or by layer: Capture(output={{{layer!r}: {hint}}})"
         )
     return chosen
 
@@ -161,8 +159,7 @@ def reduced_axes(how: Reduction, shape: tuple[int, ...], layer: str) -> tuple[in
         return (2, 3)
     raise InvalidValueError(
         f"Capture.reduce={how!r} knows 3-D outputs (axis 1) and 4-D ones (axes 2, 3); the output of layer {layer!r} is "
-        f"{list(shape)}: "
-        f"give the axes, for example reduce=({how!r}, (1, 2))"
+        f"{list(shape)}: give the axes, for example reduce=({how!r}, (1, 2))"
     )
 
 
@@ -223,8 +220,7 @@ def _pad_nested(values: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     if any(row.dim() != rows[0].dim() or row.shape[1:] != rows[0].shape[1:] for row in rows):
         raise InvalidValueError(
             f"layer {layer!r} gives a nested tensor that is ragged beyond axis 1, with rows "
-            f"{[list(r.shape) for r in rows[:4]]}; "
-            "reduce it with Capture(reduce=function)"
+            f"{[list(r.shape) for r in rows[:4]]}; reduce it with Capture(reduce=function)"
         )
     lengths = torch.tensor([row.shape[0] for row in rows])
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
@@ -239,9 +235,8 @@ def _spread(valid: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], layer:
     if not along:
         raise InvalidValueError(
             f"the batch's positions are {list(valid.shape)} but no reduced axis of layer {layer!r}, whose output is "
-            f"{list(shape)}, has "
-            f"the length {n_positions}; give Capture(positions=...) for this layer's axis, or positions=lambda batch: "
-            f"None to keep all"
+            f"{list(shape)}, has the length {n_positions}; give Capture(positions=...) for this layer's axis, or "
+            "positions=lambda batch: None to keep all"
         )
     mask = None
     for axis in along:

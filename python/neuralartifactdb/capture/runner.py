@@ -105,8 +105,7 @@ class Runner:
             if len(empty):
                 raise InvalidValueError(
                     f"input {ids[int(empty[0])]} has no valid position (its mask excludes all), so there is nothing to "
-                    f"reduce; "
-                    "leave it out of the dataset, or say which positions count with Capture(positions=...)"
+                    "reduce; leave it out of the dataset, or say which positions count with Capture(positions=...)"
                 )
 
     def _forward(self, batch: Any) -> Callable[[], Any]:
@@ -234,9 +233,8 @@ class Runner:
         if written:
             raise InvalidValueError(
                 f"the model writes into its buffer {written[0]!r} when it runs in evaluation mode, so its values "
-                f"depend on what ran before "
-                "(observers of quantisation-aware training, running counters); disable that first. The buffer was put "
-                "back"
+                "depend on what ran before (observers of quantisation-aware training, running counters); disable that "
+                "first. The buffer was put back"
             )
         return passing.counts
 
@@ -266,8 +264,7 @@ class Runner:
         if chosen.dim() == 0 or chosen.size(0) != n_rows:
             raise InvalidValueError(
                 f"axis 0 of layer {name!r} does not follow the batch: {list(chosen.shape)} for {n_rows} inputs. Put "
-                f"the batch first, for example "
-                "with Capture(output=lambda y: y.transpose(0, 1))"
+                "the batch first, for example with Capture(output=lambda y: y.transpose(0, 1))"
             )
         reduced = self._reduce[name](chosen, None if valid is None else valid.to(chosen.device, non_blocking=True))
         if reduced.dim() == 0 or reduced.size(0) != n_rows:
