@@ -94,7 +94,7 @@ class _Run:
             values = evaluate(target)
             self._target = values[:, 0].astype(np.float64)
             self._count(1)
-            self._add(target, values)
+            self._add(target, self._keys_of(values))
             self._lists = [_nearest_list(neuron, a) for neuron, a in zip(neurons, self._target, strict=True)]
         else:
             self._lists = [_highest_list(neuron) for neuron in neurons]
@@ -136,13 +136,29 @@ class _Run:
 
     def _flush(self, ids: NDArray[np.int64], safe: float) -> bool:
         """Runs inputs batch by batch; true if the k-th best beat `safe`, the threshold before them, on the way."""
+        if self._batch_size == 1:
+            return self._flush_one_by_one(ids, safe)
         for first in range(0, len(ids), self._batch_size):
             batch = ids[first : first + self._batch_size]
-            values = self._evaluate(batch)
             self._count(len(batch))
-            self._add(batch, values)
+            self._add(batch, self._keys_of(self._evaluate(batch)))
             if self._kth() <= safe:
                 return True
+        return False
+
+    def _flush_one_by_one(self, ids: NDArray[np.int64], safe: float) -> bool:
+        """As batches of one. Looked up in one call, since calls of one cost NumPy more than the algorithm; those after
+        the stop are neither counted nor used."""
+        keys = self._keys_of(self._evaluate(ids))
+        for used, key in enumerate(keys.tolist(), 1):
+            self._count(1)
+            self._push(key)
+            if self._kth() <= safe:
+                self._ids.append(ids[:used])
+                self._keys.append(keys[:used])
+                return True
+        self._ids.append(ids)
+        self._keys.append(keys)
         return False
 
     def _threshold(self) -> float:
@@ -162,22 +178,27 @@ class _Run:
         self.inferred += inputs
         self.batches += 1
 
-    def _add(self, ids: NDArray[np.int64], values: NDArray[np.floating]) -> None:
-        total = np.zeros(len(ids), dtype=np.float64)
+    def _keys_of(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        total = np.zeros(values.shape[1], dtype=np.float64)
         for j, column in enumerate(values):
             term = column.astype(np.float64)
             if self._target is not None:
                 term = term - self._target[j]
                 term = term * term
             total = total + term
-        keys = np.sqrt(total) if self._target is not None else -total
+        return np.sqrt(total) if self._target is not None else -total
+
+    def _add(self, ids: NDArray[np.int64], keys: NDArray[np.float64]) -> None:
         self._ids.append(ids)
         self._keys.append(keys)
         for key in keys.tolist():
-            if len(self._heap) < self._k:
-                heapq.heappush(self._heap, -key)
-            elif -key > self._heap[0]:
-                heapq.heapreplace(self._heap, -key)
+            self._push(key)
+
+    def _push(self, key: float) -> None:
+        if len(self._heap) < self._k:
+            heapq.heappush(self._heap, -key)
+        elif -key > self._heap[0]:
+            heapq.heapreplace(self._heap, -key)
 
     def _add_known(self, neurons: list[NeuronIndex]) -> None:
         """Scores the inputs whose activations are all in the MAIs, without running them."""
@@ -191,7 +212,7 @@ class _Run:
             for neuron in neurons:
                 order = neuron.maxima_order
                 rows.append(neuron.maxima[order[np.searchsorted(neuron.maxima_ids[order], known)]])
-            self._add(known, np.stack(rows))
+            self._add(known, self._keys_of(np.stack(rows)))
 
 
 def _nearest_list(neuron: NeuronIndex, target: float) -> _List:
