@@ -1,0 +1,190 @@
+"""docs/FORMAT.md holds: its reader, taken from the page, reads what the package writes, and its example is real."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neuralartifactdb.storage import DatabaseDirectory, SegmentRef, SegmentWriter, WriteTransaction
+
+PAGE = (Path(__file__).parent.parent / "docs" / "FORMAT.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def reader() -> dict[str, Any]:
+    """The names that the reader of the page defines."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert code.count("\n") < 40
+    assert set(re.findall(r"^import (.*)$", code, re.MULTILINE)) == {"json, os, zlib", "numpy as np"}
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/FORMAT.md", "exec"), names)
+    return names
+
+
+def test_the_page_is_short_enough() -> None:
+    assert PAGE.count("\n") <= 200
+
+
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Rows of codes as rows of bytes, as slowly and plainly as the page says it."""
+    n_neurons, n = codes.shape
+    out = np.zeros((n_neurons, -(-n * bits // 8)), np.uint8)
+    for j in range(n_neurons):
+        for i in range(n):
+            for bit in range(bits):
+                if int(codes[j, i]) >> bit & 1:
+                    at = i * bits + bit
+                    out[j, at // 8] |= 1 << at % 8
+    return out
+
+
+STORED = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
+
+
+def stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Values, exact in the dtype, as they are stored."""
+    if dtype == "bfloat16":
+        return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return values.astype(STORED[dtype])
+
+
+def write_segment(
+    writer: SegmentWriter, first: int, values: np.ndarray, dtype: str, bits: int, rows: int
+) -> tuple[SegmentRef, np.ndarray, np.ndarray]:
+    """Write a segment of small whole values (exact in every dtype), and say which intervals must be read."""
+    n, m = values.shape
+    meta = {"first": first, "n": n, "bits": bits, "row_group": rows, "n_neurons": m}
+    groups = [values[i : i + rows] for i in range(0, n, rows)] if rows else []
+    if not bits:
+        if not rows:  # nothing is kept
+            return writer.commit(meta), np.full((n, m), -np.inf), np.full((n, m), np.inf)
+        out = writer.create_array("values", STORED[dtype], block_bytes=24)
+        for group in groups:
+            out.write(np.ascontiguousarray(stored(group.T, dtype)))
+        return writer.commit(meta), values, values
+    n_partitions = 1 << bits
+    edges = np.linspace(-9, 9, n_partitions - 1)
+    codes = np.searchsorted(edges, values, side="right")
+    bounds = np.empty((m, n_partitions, 2))
+    bounds[:] = [np.inf, -np.inf]
+    lower, upper = np.empty((n, m)), np.empty((n, m))
+    maxima: list[float] = []
+    starts = np.zeros((m, len(groups) + 1), np.uint32)
+    with writer.create_array("codes", np.uint8, block_bytes=7) as out:
+        for g in range(len(groups)):
+            out.write(pack(codes[g * rows : (g + 1) * rows].T, bits))
+    for j in range(m):
+        for code in range(n_partitions):
+            inside = values[codes[:, j] == code, j]
+            if inside.size:
+                bounds[j, code] = inside.min(), inside.max()
+        lower[:, j], upper[:, j] = bounds[j, codes[:, j]].T
+        starts[j] = len(maxima)
+        if j % 2:  # every other neuron keeps its maxima
+            for g in range(len(groups)):
+                top = g * rows + np.flatnonzero(codes[g * rows : (g + 1) * rows, j] == n_partitions - 1)
+                maxima += values[top, j].tolist()
+                starts[j, g + 1 :] = len(maxima)
+                lower[top, j] = upper[top, j] = values[top, j]
+    writer.add_array("bounds", stored(bounds, dtype))
+    if maxima:
+        writer.add_array("starts", starts)
+        writer.add_array("maxima", stored(np.array(maxima), dtype), block_bytes=10)
+    writer.add_array("tolerance", np.ones(m, np.float32))
+    return writer.commit(meta), lower, upper
+
+
+def check(reader: dict[str, Any], path: Path, key: str, dtype: str, expected: list[Any]) -> None:
+    _, segments = reader["indexes"](str(path))[key]
+    assert len(segments) == len(expected)
+    for segment, (first, lower, upper) in zip(segments, expected, strict=True):
+        found = reader["intervals"](str(path), segment, dtype)
+        assert found[0] == first
+        assert np.array_equal(found[1], lower)
+        assert np.array_equal(found[2], upper)
+
+
+@pytest.mark.parametrize("dtype", STORED)
+def test_intervals(reader: dict[str, Any], tmp_path: Path, dtype: str) -> None:
+    rng = np.random.default_rng(7)
+    cases = [(bits, rows) for bits in (1, 2, 3, 5, 8, 12) for rows in (4, 9, 100)] + [(0, 4), (0, 100), (0, 0)]
+    expected: list[Any] = []
+    with DatabaseDirectory(tmp_path / "db") as directory, directory.write() as tx:
+        tx.commit([{"op": "create_index", "index": "l", "meta": {"dtype": dtype}}])
+        first = 0
+        for bits, rows in cases:
+            n = int(rng.integers(1, 23))
+            values = rng.integers(-10, 11, (n, 5)).astype(np.float64)
+            values[:, 3] = 10  # all in the top partition
+            ref, lower, upper = write_segment(tx.new_segment(), first, values, dtype, bits, rows)
+            tx.commit([{"op": "add_segment", "index": "l", "segment": ref, "meta": {"n_inputs": first + n}}])
+            expected.append((first, lower, upper))
+            first += n
+            assert ((lower <= values) & (values <= upper)).all()
+    check(reader, tmp_path / "db", "l", dtype, expected)
+    assert reader["indexes"](str(tmp_path / "db"))["l"][0] == {"dtype": dtype, "n_inputs": first}
+
+
+def test_every_kind_of_change_and_more_than_one_whole_list(reader: dict[str, Any], tmp_path: Path) -> None:
+    def segment(tx: WriteTransaction, first: int) -> SegmentRef:
+        return write_segment(tx.new_segment(), first, np.ones((2, 1)), "float32", 0, 2)[0]
+
+    with DatabaseDirectory(tmp_path / "db") as directory, directory.write() as tx:
+        for number in range(70):
+            tx.commit([{"op": "create_index", "index": f"i{number}", "meta": {}, "segments": [segment(tx, number)]}])
+        tx.commit([{"op": "drop_index", "index": "i3"}, {"op": "set_index_meta", "index": "i4", "meta": {"a": 1}}])
+        tx.commit([{"op": "replace_index", "index": "i69", "meta": {"b": 2}, "segments": [segment(tx, 5)]}])
+        tx.commit([{"op": "add_segment", "index": "i4", "segment": segment(tx, 6)}])
+        tx.commit([{"op": "set_inputs", "segments": [], "key": None, "meta": {}}])
+        state = tx.state
+    found = reader["indexes"](str(tmp_path / "db"))
+    assert found == {key: [index.meta, [list(s) for s in index.segments]] for key, index in state.indexes.items()}
+    assert len(found) == 69
+
+
+def test_the_reader_notices_damage(reader: dict[str, Any], tmp_path: Path) -> None:
+    with DatabaseDirectory(tmp_path / "db") as directory, directory.write() as tx:
+        ref, _, _ = write_segment(tx.new_segment(), 0, np.ones((30, 3)), "float32", 3, 10)
+        tx.commit([{"op": "create_index", "index": "l", "meta": {}, "segments": [ref]}])
+    for name in (f"segments/{ref.id}/codes.npy", f"segments/{ref.id}/segment.json", f"versions/{2:020d}.json"):
+        file = tmp_path / "db" / name
+        data = file.read_bytes()
+        file.write_bytes(data[:135] + bytes([data[135] ^ 4]) + data[136:])
+        with pytest.raises(AssertionError, match="is damaged"):
+            reader["intervals"](str(tmp_path / "db"), reader["indexes"](str(tmp_path / "db"))["l"][1][0], "float32")
+        file.write_bytes(data)
+
+
+def test_the_hex_dump_is_what_is_written(tmp_path: Path) -> None:
+    with DatabaseDirectory(tmp_path / "db") as directory, directory.write() as tx:
+        writer = tx.new_segment()
+        writer.create_array("codes", np.uint8).write(pack(np.array([[1, 0, 7, 3, 2], [0, 0, 1, 0, 6]]), 3))
+        ref = writer.commit({})
+        data = (tmp_path / "db" / "segments" / ref.id / "codes.npy").read_bytes()
+    lines = []
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        both = " ".join(f"{byte:02x}" for byte in row[:8]), " ".join(f"{byte:02x}" for byte in row[8:])
+        lines.append(f"{at:08x}  {both[0]:<23}  {both[1]:<23}  |{text}|")
+    assert "\n".join(lines) in PAGE
+
+
+def test_it_reads_what_the_package_indexes(reader: dict[str, Any], tmp_path: Path) -> None:
+    nadb = pytest.importorskip("neuralartifactdb", exc_type=ImportError)
+    pytest.importorskip("neuralartifactdb._core", exc_type=ImportError)
+    values = np.maximum(np.random.default_rng(0).standard_normal((3000, 40)), 0).astype(np.float32)
+    with nadb.open(tmp_path / "db") as db:
+        db.index_arrays("coded", values, storage=0.2)
+        db.index_arrays("kept", values, storage="all")
+    for key in ("coded", "kept"):
+        _, segments = reader["indexes"](str(tmp_path / "db"))[key]
+        for segment in segments:
+            first, lower, upper = reader["intervals"](str(tmp_path / "db"), segment, "float32")
+            inside = values[first : first + len(lower)]
+            assert ((lower <= inside) & (inside <= upper)).all()
+            assert np.mean(lower == upper) > (0.99 if key == "kept" else 0.4)  # ReLU's zeros and the maxima are exact
