@@ -1,5 +1,7 @@
-"""Runs the first Python block of the README and compares what it prints: `smoke.py README.md`. Needs no test runner, so that it can
-run in an environment that holds nothing but the wheel and its core dependencies."""
+"""Runs the first Python block of the README and compares what it prints: `smoke.py README.md`.
+
+Needs no test runner, so that it can run in an environment that holds nothing but the wheel and its core dependencies.
+"""
 
 from __future__ import annotations
 

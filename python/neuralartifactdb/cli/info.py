@@ -34,8 +34,8 @@ class Description:
     Attributes:
         facts: JSON values, the object that `nadb info --json` prints:
             path, version, uuid, created, n_inputs, nbytes, layers (one object per index: key, layer, model, source,
-            shape, n_neurons, dtype, n_inputs, n_indexed, complete, storage, bits, share_kept_exactly, n_segments, nbytes,
-            share_of_float32, tolerance, fingerprint), attributes (n_inputs, key, columns: name, dtype, n_null).
+            shape, n_neurons, dtype, n_inputs, n_indexed, complete, storage, bits, share_kept_exactly, n_segments,
+            nbytes, share_of_float32, tolerance, fingerprint), attributes (n_inputs, key, columns: name, dtype, n_null).
     """
 
     facts: dict[str, Any]

@@ -140,11 +140,11 @@ def _maxima_problems(
     """
     n_groups, n_neurons = counts.shape
     maxima = widen(reader.array("maxima").reshape(-1), meta["dtype"])
-    starts = reader.array("starts").astype(np.int64).reshape(-1)
-    if starts.size != n_neurons * (n_groups + 1):
-        yield f"'starts' holds {starts.size} values, expected {n_neurons} x {n_groups + 1}"
+    stored = reader.array("starts").astype(np.int64)
+    if stored.size != n_neurons * (n_groups + 1):
+        yield f"'starts' holds {stored.size} values, expected {n_neurons} x {n_groups + 1}"
         return
-    starts = starts.reshape(n_neurons, n_groups + 1)
+    starts = stored.reshape(n_neurons, n_groups + 1)
     lengths = np.diff(starts, axis=1)
     kept = starts[:, -1] > starts[:, 0]
     if (lengths < 0).any() or starts.min() < 0 or starts.max() > len(maxima) or int(lengths.sum()) != len(maxima):

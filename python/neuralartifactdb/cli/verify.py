@@ -1,7 +1,7 @@
 """`nadb verify DB`: every byte against its checksum, and what indexes say of themselves against what they hold.
 
-A checksum finds bytes that changed after they were written; the invariants find segments that were written wrong, so that
-a damaged or inconsistent database is named before a query meets it (design section 6, "Damaged ... files").
+A checksum finds bytes that changed after they were written; the invariants find segments that were written wrong, so
+that a damaged or inconsistent database is named before a query meets it (design section 6, "Damaged ... files").
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import neuralartifactdb
@@ -103,23 +104,22 @@ class Report:
         rows = [
             [
                 part.name,
-                f"{part.n_files:,} {'file' if part.kind == 'versions' else 'segment'}{'' if part.n_files == 1 else 's'}",
+                _counted(part.n_files, "file" if part.kind == "versions" else "segment"),
                 format_bytes(part.n_bytes),
                 "intact" if not part.problems else f"DAMAGED ({len(part.problems)})",
             ]
             for part in self.parts
         ]
-        table = aligned_table(["part", "", "bytes", ""], rows, right=[False, True, True, False], indent=2)
-        outcome = (
-            "no damage" if self.intact else f"{len(self.problems)} problem{'' if len(self.problems) == 1 else 's'}"
-        )
-        left = (
-            f"\n{len(self.leftovers)} unused segments are left; the next write removes them" if self.leftovers else ""
-        )
-        return (
-            f"{self.path}\n{table}"
-            f"{format_bytes(self.n_bytes)} read in {format_seconds(self.seconds)}: {outcome}{left}\n"
-        )
+        table = aligned_table(["part", "", "verified", ""], rows, right=[False, True, True, False], indent=2)
+        outcome = "no damage" if self.intact else _counted(len(self.problems), "problem")
+        unused = _counted(len(self.leftovers), "unused segment")
+        left = f"{unused} left behind; the next write removes them\n" if self.leftovers else ""
+        took = f"{format_bytes(self.n_bytes)} verified in {format_seconds(self.seconds)}"
+        return f"{self.path}\n{table}{took}: {outcome}\n{left}"
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def verify(path: str | os.PathLike[str]) -> Report:
@@ -140,15 +140,13 @@ def verify(path: str | os.PathLike[str]) -> Report:
                     "activations",
                     directory,
                     entry.segments,
-                    lambda reader, meta=entry.meta: segment_problems(reader, meta),
-                    lambda readers, meta=entry.meta: index_problems(readers, meta),
+                    partial(segment_problems, meta=entry.meta),
+                    partial(index_problems, meta=entry.meta),
                 )
             )
         if state.inputs["segments"]:
             parts.append(
-                _part(
-                    "attributes", "attributes", directory, state.inputs["segments"], None, lambda _: _attributes(path)
-                )
+                _part("attributes", "attributes", directory, state.inputs["segments"], None, partial(_attributes, path))
             )
         leftovers = _leftovers(directory)
         return Report(directory.path, tuple(parts), time.perf_counter() - start, leftovers)
@@ -187,10 +185,10 @@ def _part(
             continue
         whole.append(reader)
         if check_segment is not None:
-            found = _collected(lambda reader=reader: check_segment(reader))
+            found = _collected(partial(check_segment, reader))
             problems += [f"{name}, segment {ref.id}: {problem}" for problem in found]
     if len(whole) == len(refs):
-        problems += [f"{name}: {problem}" for problem in _collected(lambda: check_all(whole))]
+        problems += [f"{name}: {problem}" for problem in _collected(partial(check_all, whole))]
     return Part(name, kind, len(refs), n_bytes, tuple(problems))
 
 
@@ -202,7 +200,7 @@ def _collected(check: Callable[[], Iterable[str]]) -> list[str]:
         return [str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"]
 
 
-def _attributes(path: str | os.PathLike[str]) -> list[str]:
+def _attributes(path: str | os.PathLike[str], _: object) -> list[str]:
     with neuralartifactdb.open(path, "r") as db:
         lengths = {name: len(values) for name, values in db.inputs.items()}
         if len(set(lengths.values())) > 1:

@@ -1,5 +1,97 @@
-"""The demo: a real dataset, a small network, and a walk through the questions that the database answers."""
+"""The demo: a real dataset, a small network, and a walk through the questions that the database answers.
+
+`run_demo` is what `nadb demo` and `make demo` call. (Issue 2: the demo.)
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuralartifactdb.demo.prepare import DATABASE_NAME, Settings, prepare
+from neuralartifactdb.results import format_seconds
+
+if TYPE_CHECKING:
+    from neuralartifactdb.demo.walk import Walk
+
+__all__ = ["PAGE_NAME", "Demo", "run_demo"]
+
+PAGE_NAME = "index.html"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found and wrote.
+
+    Attributes:
+        walk: the questions and answers; its database is closed.
+        page: the HTML page.
+        database: the database's directory.
+    """
+
+    walk: Walk
+    page: Path
+    database: Path
+
+    @property
+    def all_equal(self) -> bool:
+        """Whether every answer equals brute force."""
+        return self.walk.all_equal
+
+    def to_text(self) -> str:
+        """A table of the questions and what each cost, and where to look."""
+        from neuralartifactdb.cli.text_table import aligned_table
+
+        rows = [
+            [
+                step.name,
+                f"{step.result.stats.evaluated:,}",
+                f"{step.result.stats.candidates:,}",
+                format_seconds(step.seconds),
+                "-" if step.recompute_seconds is None else format_seconds(step.recompute_seconds),
+                "-" if step.recompute_seconds is None else f"{step.recompute_seconds / step.seconds:,.0f}x",
+                "equal" if step.verification.equal else "DIFFERS",
+            ]
+            for step in self.walk.steps
+        ]
+        columns = ["question", "inputs inferred", "of", "time", "recomputing all", "faster", "verified"]
+        right = [False, True, True, True, True, True, False]
+        table = aligned_table(columns, rows, right=right)
+        return f"\n{table}\npage      {self.page}\ndatabase  {self.database}, look inside with: nadb info {self.database}\n"
+
+
+def run_demo(
+    out: str | os.PathLike[str] = "demo-out",
+    *,
+    n_inputs: int = 10_000,
+    epochs: int = 3,
+    storage: float = 0.2,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda line: None,
+) -> Demo:
+    """Prepare, walk, write the page.
+
+    Args:
+        out: folder for the page, the database and the weights; what fits there is used again.
+        n_inputs: digits to index.
+        epochs: of training.
+        storage: share of float32 that the indexes may use.
+        seed: of data and weights.
+        say: told in words what is being done.
+
+    Raises:
+        ExtraMissingError: torch or scikit-learn is not installed.
+        OSError: the folder cannot be written.
+    """
+    from neuralartifactdb.demo.report import write_report
+    from neuralartifactdb.demo.walk import walk
+
+    folder = Path(out)
+    prepared = prepare(folder, Settings(n_inputs, epochs, storage, seed), say=say)
+    with prepared.db:
+        found = walk(prepared, say=say)
+        page = write_report(found, folder / PAGE_NAME)
+    return Demo(found, page, folder / DATABASE_NAME)
