@@ -19,7 +19,7 @@ from neuralartifactdb import _core
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.limits import Limits
 
-__all__ = ["Candidates", "Outcome", "Prediction", "Progress", "SearchStats", "bounded_search"]
+__all__ = ["BoundsViolated", "Candidates", "Outcome", "Prediction", "Progress", "SearchStats", "bounded_search"]
 
 Ids = NDArray[np.int64]
 
@@ -46,6 +46,19 @@ class Candidates(Protocol):
     def seconds(self, n: int, *, sequential: bool) -> float:
         """Predicted cost of evaluating `n` candidates, by waves or in one sequential pass."""
         ...
+
+
+class BoundsViolated(Exception):
+    """An exact score lies outside its certain interval: what evaluates is not what was indexed.
+
+    Args:
+        ids: int64, the candidates that were evaluated.
+        text: which one, in words.
+    """
+
+    def __init__(self, ids: Ids, text: str) -> None:
+        super().__init__(text)
+        self.ids = ids
 
 
 @dataclass
@@ -164,7 +177,10 @@ def bounded_search(
             break
         began_wave = time.perf_counter()
         refined = candidates.refine(ids)
-        search.refine(ids, refined.lower, refined.upper, refined.may_be_null)
+        try:
+            search.refine(ids, refined.lower, refined.upper, refined.may_be_null)
+        except ValueError as error:
+            raise BoundsViolated(ids, str(error)) from error
         now = time.perf_counter()
         stats.seconds["evaluate"] = stats.seconds.get("evaluate", 0.0) + now - began_wave
         stats.evaluated += len(ids)
@@ -227,9 +243,9 @@ def _guarantee(search: _core.BoundedSearch, cut: str, is_filter: bool, limits: L
     if bound is None or kth is None:
         return False, f"{cut}: fewer scores than asked for are known, and {n_open:,} candidates are undecided"
     if cut:
-        return False, f"{cut}: no score that was not returned is better than {bound:.6g}, the last one returned is {kth:.6g}"
+        return False, f"{cut}: no score left out is better than {bound:.6g}, the last one returned is {kth:.6g}"
     if limits.epsilon > 0.0:
-        return False, f"no score that was not returned is better than a returned one by more than {abs(bound - kth):.4g}"
+        return False, f"no score left out is better than a returned one by more than {abs(bound - kth):.4g}"
     least, greatest = sorted((abs(bound), abs(kth)))
     factor = 1.0 if least == greatest or not least else min(greatest / least, limits.theta)
-    return False, f"every returned score is within a factor of {factor:.4g} of any score not returned"
+    return False, f"every returned score is within a factor of {factor:.4g} of any score left out"

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.activations.evaluation import Evaluator
-from neuralartifactdb.activations.index import LayerIndex
+from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
 from neuralartifactdb.activations.source import Source
-from neuralartifactdb.errors import InvalidValueError
+from neuralartifactdb.errors import InvalidValueError, StaleIndexError
 from neuralartifactdb.expressions.evaluate import evaluate
 from neuralartifactdb.expressions.intervals import Intervals, Texts
 from neuralartifactdb.expressions.tree import Column, Expression, leaves
+from neuralartifactdb.search import BoundsViolated
 
 __all__ = ["InputCandidates", "Value"]
 
@@ -112,12 +113,8 @@ class InputCandidates:
 
     def refine(self, ids: NDArray[np.int64]) -> Intervals:
         """Exact values."""
-        wanted: dict[str, tuple[LayerIndex, NDArray[np.int64]]] = {}
-        for leaf in self._groups:
-            index = self._indexes[leaf.layer]
-            neurons = leaf.neurons if leaf.layer not in wanted else np.union1d(wanted[leaf.layer][1], leaf.neurons)
-            wanted[leaf.layer] = (index, neurons)
-        columns = self._evaluator.columns(wanted, ids)
+        wanted = self._wanted()
+        columns = self._evaluator.columns(wanted, ids, in_search=True)
         values: dict[Hashable, Value] = {key: held.take(ids) for key, held in self._columns.items()}
         for leaf in self._groups:
             held_neurons, held_columns = wanted[leaf.layer][1], columns[leaf.layer]
@@ -128,6 +125,26 @@ class InputCandidates:
         result = evaluate(self._expression, values, n=len(ids))
         self._note_scores(ids, values, result)
         return result
+
+    def _wanted(self) -> dict[str, tuple[LayerIndex, NDArray[np.int64]]]:
+        """By index key, the index and all its neurons that the expression names."""
+        wanted: dict[str, tuple[LayerIndex, NDArray[np.int64]]] = {}
+        for leaf in self._groups:
+            index = self._indexes[leaf.layer]
+            neurons = leaf.neurons if leaf.layer not in wanted else np.union1d(wanted[leaf.layer][1], leaf.neurons)
+            wanted[leaf.layer] = (index, neurons)
+        return wanted
+
+    def explain_violation(self, violation: BoundsViolated) -> None:
+        """Find the activations that are not what was indexed: raises StaleIndexError, or widens the tolerance."""
+        try:
+            self._evaluator.recheck(self._wanted(), violation.ids)
+        except ToleranceWidened:
+            return
+        raise StaleIndexError(
+            f"{', '.join(sorted(self._indexes))}: evaluating the same inputs twice gives different activations "
+            f"({violation}); make the source deterministic, or index it again with overwrite=True"
+        ) from violation
 
     def _cuts(self) -> Iterator[tuple[int, int]]:
         """Ranges of inputs, each within one segment of every layer, starting at whole row groups where they can."""

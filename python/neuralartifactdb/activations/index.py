@@ -108,10 +108,11 @@ class LayerIndex:
         return self.segments[int(np.searchsorted(firsts, input_id, side="right")) - 1]
 
     def by_segment(self, ids: NDArray[np.int64]) -> list[tuple[ActivationSegment, NDArray[np.int64]]]:
-        """The segments that hold `ids`, each with the positions in `ids` that it holds."""
+        """The segments that hold `ids`, each with the positions in `ids` that it holds; ids not indexed are in none."""
         lasts = np.array([segment.last for segment in self.segments], dtype=np.int64)
         which = np.searchsorted(lasts, ids, side="right")
-        return [(self.segments[s], np.flatnonzero(which == s)) for s in np.unique(which).tolist()]
+        numbers = [s for s in np.unique(which).tolist() if s < len(self.segments)]
+        return [(self.segments[s], np.flatnonzero(which == s)) for s in numbers]
 
     def intervals(self, leaf: GroupScore, first: int, last: int) -> Intervals:
         """Intervals of a score for inputs [first, last) of one segment, sharpened by what was evaluated before."""
@@ -123,11 +124,17 @@ class LayerIndex:
         if held is None:
             return bounds
         ids, rows = held
-        exact = exact_scores(leaf, np.ascontiguousarray(rows[:, leaf.neurons].T))
-        lower, upper = bounds.lower.copy(), bounds.upper.copy()
         at = ids - first
-        lower[at], upper[at] = exact.lower, exact.upper
+        columns = self.settled(ids, np.ascontiguousarray(rows[:, leaf.neurons].T), leaf.neurons)
+        exact = exact_scores(leaf, columns)
+        lower, upper = bounds.lower.copy(), bounds.upper.copy()
         null = bounds.may_be_null
+        inside = (lower[at] <= exact.lower) & (exact.upper <= upper[at])
+        if null is not None:
+            inside |= np.isnan(exact.lower) & null[at]
+        if not inside.all():  # rows are compared with their bounds in the group that they were evaluated for only
+            self.check(ids, rows, leaf.neurons, every=True)
+        lower[at], upper[at] = exact.lower, exact.upper
         if null is not None or exact.may_be_null is not None:
             null = np.zeros(last - first, dtype=bool) if null is None else null.copy()
             null[at] = False if exact.may_be_null is None else exact.may_be_null
@@ -143,19 +150,34 @@ class LayerIndex:
             )
         return self.source
 
-    def check(self, ids: NDArray[np.int64], rows: NDArray[Any], neurons: NDArray[np.int64]) -> None:
+    def settled(self, ids: NDArray[np.int64], columns: NDArray[Any], neurons: NDArray[np.int64]) -> NDArray[Any]:
+        """Evaluated activations, (g, n), with stored values in the place of those that may deviate from them.
+
+        A stored value is the score and is never widened, so an evaluated one must not stand beside its bounds.
+        """
+        if self.largest_tolerance(neurons) == 0.0:
+            return columns
+        for segment, where in self.by_segment(ids):
+            lower, upper = segment.value_bounds_at(neurons, ids[where])
+            columns[:, where] = np.where(lower == upper, lower, columns[:, where])
+        return columns
+
+    def check(
+        self, ids: NDArray[np.int64], rows: NDArray[Any], neurons: NDArray[np.int64], *, every: bool = False
+    ) -> None:
         """Compare evaluated activations with the index's certain bounds.
 
         Args:
-            ids: int64 (n,), indexed inputs.
+            ids: int64 (n,); those that are not indexed are not compared.
             rows: (n, M) in compute dtype, as evaluated.
             neurons: the group of the query.
+            every: True to compare every neuron of a large group; the search notices what others let pass.
 
         Raises:
             StaleIndexError: a value lies outside its bounds by more than 1% of the neuron's range.
             ToleranceWidened: by less; the session's tolerance was widened.
         """
-        if len(neurons) > _CHECKED_NEURONS:
+        if len(neurons) > _CHECKED_NEURONS and not every:
             neurons = neurons[np.linspace(0, len(neurons) - 1, _CHECKED_NEURONS).astype(np.int64)]
         extra = self.tolerance
         for segment, where in self.by_segment(ids):
@@ -166,7 +188,7 @@ class LayerIndex:
                 slack = np.maximum(slack, extra[neurons])
             values = rows[where][:, neurons].T.astype(np.float64)
             outside = np.maximum(lower - values, values - upper)
-            if not (outside > slack[:, None]).any():
+            if (outside <= slack[:, None]).all():  # a NaN is never inside
                 continue
             self._deviates(segment, neurons, ids[where], values, lower, upper, outside)
 
@@ -180,9 +202,9 @@ class LayerIndex:
         upper: NDArray[np.float64],
         outside: NDArray[np.float64],
     ) -> None:
-        least, greatest = segment.value_range(neurons)
-        share = outside / np.maximum(greatest - least, np.finfo(np.float64).tiny)[:, None]
-        if (share > _STALE_SHARE).any():
+        share = outside / self._scale(segment, neurons)[:, None]
+        if not (share <= _STALE_SHARE).all():
+            self.evaluated.forget(self.identity)  # may hold more of these
             j, i = np.unravel_index(int(np.argmax(share)), share.shape)
             raise StaleIndexError(
                 f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} "
@@ -193,10 +215,20 @@ class LayerIndex:
         tolerance = self.tolerance
         tolerance = np.zeros(self.info.n_neurons) if tolerance is None else tolerance.copy()
         relative = float(share.max()) * _TOLERANCE_FACTOR
-        every = segment.value_range(np.arange(self.info.n_neurons, dtype=np.int64))
-        tolerance = np.maximum(tolerance, np.minimum(relative, _STALE_SHARE) * (every[1] - every[0]))
-        self.tolerances[self.identity] = tolerance
+        every = np.arange(self.info.n_neurons, dtype=np.int64)
+        widest = min(relative, _STALE_SHARE) * (1 + 1e-12)  # the deviation itself must pass, rounded as it may be
+        self.tolerances[self.identity] = np.maximum(tolerance, widest * self._scale(segment, every))
         raise ToleranceWidened
+
+    @staticmethod
+    def _scale(segment: ActivationSegment, neurons: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What a deviation is a share of: the range of each neuron, (g,).
+
+        A thousandth of the largest value stands in for a constant neuron's, which has none.
+        """
+        least, greatest = segment.value_range(neurons)
+        floor = 1e-3 * np.maximum(np.abs(least), np.abs(greatest))
+        return np.maximum(np.maximum(greatest - least, floor), np.finfo(np.float64).tiny)
 
 
 def _how_to_attach(index: LayerIndex) -> str:

@@ -18,12 +18,12 @@ from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
 from neuralartifactdb.activations.where import ids_where
-from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
 from neuralartifactdb.expressions.evaluate import evaluate
 from neuralartifactdb.expressions.tree import Column, Expression, leaves, scored
 from neuralartifactdb.limits import Limits
 from neuralartifactdb.results import Plan, Result, ResultContext, Stats, Verification
-from neuralartifactdb.search import Outcome, Prediction, Progress, bounded_search
+from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, Progress, bounded_search
 
 __all__ = ["Options", "Query", "View", "checked_k", "run_query"]
 
@@ -135,13 +135,18 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
                 predict_only=options.explain,
             )
             break
-        except ToleranceWidened:
+        except (ToleranceWidened, BoundsViolated) as error:
+            if isinstance(error, BoundsViolated):
+                candidates.explain_violation(error)
             _log.warning(
                 "values of %s deviate more than the index allows for; asking again with wider intervals",
                 sorted(indexes),
             )
     else:
-        raise RuntimeError(f"the values of {sorted(indexes)} keep deviating; index again with overwrite=True")
+        raise StaleIndexError(
+            f"the values of {', '.join(sorted(indexes))} keep deviating from what was indexed; index again with "
+            "overwrite=True"
+        )
     if isinstance(found, Prediction):
         return _plan(query, found, view.bytes_read - bytes_before, indexes)
     return _result(view, query, found, candidates, evaluator, view.bytes_read - bytes_before, indexes, n_candidates)

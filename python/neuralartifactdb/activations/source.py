@@ -140,7 +140,8 @@ class _HostSource:
         """
         ids = sampled_ids(self.n_inputs)
         hashes = self._hashes(ids)
-        if self._hashes(ids[::-1])[::-1] != hashes:
+        parts = self._hashes(ids[1::2]) + self._hashes(ids[::2])  # in other company, and in another order
+        if parts != hashes[1::2] + hashes[::2]:
             raise InvalidValueError(
                 "two reads of the same input must give the same activations, and did not: the function is random, or "
                 "depends on "
