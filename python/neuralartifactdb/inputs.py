@@ -18,7 +18,7 @@ from neuralartifactdb.expressions.intervals import Intervals, Texts
 from neuralartifactdb.names import unknown_name
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 
 __all__ = ["Inputs", "as_columns", "check_key"]
 
