@@ -5,19 +5,17 @@ else is a TypeError (type, dtype) or a ValueError (shape, layout, value). Nothin
 float32 or float64. `threads=0` means NADB_THREADS, else every hardware thread. Long calls release the GIL.
 """
 
-from collections.abc import Buffer
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 _Real = TypeVar("_Real", np.float32, np.float64)
-_Term: TypeAlias = Literal["value", "square", "abs_diff", "sq_diff", "product"]
-_Combine: TypeAlias = Literal["sum", "min", "max"]
 _Floats: TypeAlias = npt.NDArray[np.float64]
 _Ids: TypeAlias = npt.NDArray[np.int64]
 _Codes: TypeAlias = npt.NDArray[np.uint16]
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
+_Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]  # anything contiguous that is bytes-like
 _Rows: TypeAlias = list[Any] | tuple[Any, ...]  # of bytes-like objects
 
 class NonFiniteError(ValueError):
@@ -78,9 +76,7 @@ class SegmentEncoder:
     def __init__(
         self, edges: npt.NDArray[Any], n_inputs: int, row_group: int, maxima_cap: int, *, threads: int = 0
     ) -> None: ...
-    def append(
-        self, batch: npt.NDArray[Any], sample: npt.NDArray[Any] | None, order: npt.NDArray[np.int32]
-    ) -> None:
+    def append(self, batch: npt.NDArray[Any], sample: npt.NDArray[Any] | None, order: npt.NDArray[np.int32]) -> None:
         """Encodes the next rows: row i is batch[order[i]], or sample[~order[i]] where order[i] is negative.
 
         Args:
@@ -112,6 +108,8 @@ class SegmentEncoder:
 class ColumnWriter:
     """Turns captured rows into columns of kept values; append and take_row_group as in SegmentEncoder.
 
+    `dtype` is "float32" or "float64".
+
     -0.0 is kept as 0.0. A row group is uint8 (n_neurons, n_rows * itemsize): the values of neuron after neuron.
     """
 
@@ -120,13 +118,11 @@ class ColumnWriter:
         n_inputs: int,
         row_group: int,
         n_neurons: int,
-        dtype: Literal["float32", "float64"],
+        dtype: str,
         *,
         threads: int = 0,
     ) -> None: ...
-    def append(
-        self, batch: npt.NDArray[Any], sample: npt.NDArray[Any] | None, order: npt.NDArray[np.int32]
-    ) -> None:
+    def append(self, batch: npt.NDArray[Any], sample: npt.NDArray[Any] | None, order: npt.NDArray[np.int32]) -> None:
         """Appends rows; see `SegmentEncoder.append`."""
 
     def take_row_group(self) -> _Bytes | None:
@@ -140,7 +136,7 @@ class ColumnWriter:
         """Inputs appended so far."""
 
 def term_table(
-    term: _Term,
+    term: str,
     values_lower: npt.NDArray[_Real],
     values_upper: npt.NDArray[_Real],
     target: float | None = None,
@@ -170,7 +166,7 @@ def code_bounds(
     tables: _Floats,
     maxima_terms: list[_Floats | None] | tuple[_Floats | None, ...] | None,
     maxima_starts: _Ids | None,
-    combine: _Combine,
+    combine: str,
     lower: _Floats,
     upper: _Floats,
     *,
@@ -184,10 +180,11 @@ def code_bounds(
         rows: n_row_groups * n_neurons bytes-like objects, at r * n_neurons + j; each ceil(n_rows * n_bits / 8) bytes or
             more.
         tables (float64 (n_neurons, 2**n_bits, 2)): The term's interval per code.
-        maxima_terms: Per neuron float64 (m, 2) or None. Where neuron j keeps maxima, inputs with code 2**n_bits - 1 take
-            the next entry instead of the table's.
-        maxima_starts (int64 (n_neurons, n_row_groups + 1)): Positions in the neuron's own maxima_terms; needed only with
-            maxima_terms. A constant row means that the neuron keeps none.
+        maxima_terms: Per neuron float64 (m, 2) or None. Where neuron j keeps maxima, inputs with code 2**n_bits - 1
+            take the next entry instead of the table's.
+        maxima_starts (int64 (n_neurons, n_row_groups + 1)): Positions in the neuron's own maxima_terms; needed only
+            with maxima_terms. A constant row means that the neuron keeps none.
+        combine: "sum", "min" or "max".
         lower, upper (float64 (n_inputs,)): Outputs.
 
     Raises:
@@ -199,9 +196,9 @@ def value_bounds(
     n_neurons: int,
     row_group: int,
     n_inputs: int,
-    dtype: Literal["float16", "bfloat16", "float32", "float64"],
-    term: _Term,
-    combine: _Combine,
+    dtype: str,
+    term: str,
+    combine: str,
     targets: _Floats | None,
     weights: _Floats | None,
     tolerances: _Floats | None,
@@ -216,25 +213,30 @@ def value_bounds(
 
     Args:
         columns: As `rows` of `code_bounds`; each n_rows values of `dtype`.
+        dtype: "float16", "bfloat16", "float32" or "float64".
+        term: As in `term_table`.
+        combine: "sum", "min" or "max".
         targets, weights, tolerances (float64 (n_neurons,)): Or None. With tolerances the term is taken over
             [v - tolerance, v + tolerance]; `upper` is then needed.
         lower (float64 (n_inputs,)): Output; the exact score without tolerances (NaN stays NaN).
         upper (float64 (n_inputs,)): Output; may be None or `lower` without tolerances.
     """
 
-def combine_terms(terms: _Floats, combine: _Combine) -> _Floats:
-    """Combines float64 (n_terms, n) over the first axis, left to right, into float64 (n,)."""
+def combine_terms(terms: _Floats, combine: str) -> _Floats:
+    """Combines float64 (n_terms, n) over the first axis ("sum", "min" or "max"), left to right, into
+    float64 (n,).
+    """
 
-def decode(row: Buffer, n: int, n_bits: int) -> _Codes:
+def decode(row: _Buffer, n: int, n_bits: int) -> _Codes:
     """The first n codes of a packed row, uint16 (n,)."""
 
-def decode_at(row: Buffer, positions: _Ids, n_bits: int) -> _Codes:
+def decode_at(row: _Buffer, positions: _Ids, n_bits: int) -> _Codes:
     """The codes at some positions of a packed row, uint16 (len(positions),)."""
 
-def count_code(row: Buffer, n: int, n_bits: int, code: int) -> int:
+def count_code(row: _Buffer, n: int, n_bits: int, code: int) -> int:
     """How many of the first n codes of a packed row equal `code`."""
 
-def rank_at(row: Buffer, positions: _Ids, n_bits: int, code: int) -> _Ids:
+def rank_at(row: _Buffer, positions: _Ids, n_bits: int, code: int) -> _Ids:
     """How many codes before each position equal `code`, int64 (len(positions),); positions in any order."""
 
 class BoundedSearch:
@@ -249,6 +251,7 @@ class BoundedSearch:
         theta: At least 1. With theta_on="distance" (smallest first) stop once the k-th <= theta * the next bound; with
             "score" (largest first) once theta * the k-th >= the next bound, if all offered lower ends are >= 0.
         epsilon: At least 0; stop once the k-th is within epsilon of the next bound.
+        theta_on: "none", "distance" or "score".
     """
 
     def __init__(
@@ -259,14 +262,17 @@ class BoundedSearch:
         floor: float | None = None,
         theta: float = 1.0,
         epsilon: float = 0.0,
-        theta_on: Literal["none", "distance", "score"] = "none",
+        theta_on: str = "none",
     ) -> None: ...
-    def offer(self, ids: _Ids, lower: _Floats, upper: _Floats, may_be_null: npt.NDArray[np.bool_] | None = None) -> None:
+    def offer(
+        self, ids: _Ids, lower: _Floats, upper: _Floats, may_be_null: npt.NDArray[np.bool_] | None = None
+    ) -> None:
         """Adds candidates, in any order of blocks; drops what is certainly out.
 
         Args:
             ids (int64 (n,)): Distinct over all blocks.
-            lower, upper (float64 (n,)): Certain intervals. Equal ends are an exact score, NaN at both ends an exact NULL.
+            lower, upper (float64 (n,)): Certain intervals. Equal ends are an exact score, NaN at both ends an
+                exact NULL.
             may_be_null (bool (n,)): Where True the score may be NULL, and equal ends are not exact.
 
         Raises:
@@ -276,8 +282,8 @@ class BoundedSearch:
     def next_wave(self, unit: int, max_wave: int) -> _Ids:
         """The next ids to refine, best optimistic end first (with k=None: ids ascending); empty when finished.
 
-        All open candidates that are certain to be needed, rounded up to a multiple of `unit` with the next ones that are
-        still in the race, at most `max_wave` (a multiple of `unit`). Ids handed out and not refined are open again.
+        All open candidates that are certain to be needed, rounded up to a multiple of `unit` with the next ones that
+        are still in the race, at most `max_wave` (a multiple of `unit`). Ids handed out and not refined are open again.
 
         Raises:
             ValueError: Bad sizes, or an id was offered twice.

@@ -1,12 +1,14 @@
 """The bounded search against a brute-force ranking in plain Python (design.md, section 3).
 
-The oracle shares nothing with the search: it sorts true scores. The search sees intervals only, and asks for refinements.
+The oracle shares nothing with the search: it sorts true scores. The search sees intervals only, and asks for
+refinements.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ STEPS = st.sampled_from([0.0, 0.0, 0.5, 1.0, 4.0, INF])
 
 @dataclass(frozen=True)
 class Truth:
-    """A candidate: its true score (None: NULL) and ever tighter intervals (lower, upper, may_be_null), the last exact."""
+    """Its true score (None: NULL), and ever tighter intervals (lower, upper, may_be_null), the last exact."""
 
     id: int
     score: float | None
@@ -365,17 +367,17 @@ def test_many_candidates_in_blocks_keep_few() -> None:
         ({"k": 1, "floor": math.nan}, ValueError, "`floor`"),
     ],
 )
-def test_bad_options(arguments: dict[str, object], error: type[Exception], match: str) -> None:
+def test_bad_options(arguments: dict[str, Any], error: type[Exception], match: str) -> None:
     k = arguments.pop("k")
     with pytest.raises(error, match=match):
-        _core.BoundedSearch(k, **arguments)  # type: ignore[arg-type]
+        _core.BoundedSearch(k, **arguments)
 
 
 def test_bad_blocks_change_nothing() -> None:
     search = _core.BoundedSearch(2)
     ids = np.arange(3)
     low, high = np.zeros(3), np.ones(3)
-    bad = [
+    bad: list[tuple[Any, type[Exception], str]] = [
         ((ids, high, low), ValueError, r"got \[1, 0\] at position 0, id 0"),
         ((ids, np.array([0.0, np.nan, 0.0]), high), ValueError, "position 1"),
         ((ids, low, np.array([1.0, np.nan, 1.0])), ValueError, "position 1"),

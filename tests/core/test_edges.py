@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,14 @@ from hypothesis import strategies as st
 from neuralartifactdb import _core
 
 REALS = [np.float32, np.float64]
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[Any]
 
 
 def codes_of(values: Floats, edges: Floats) -> npt.NDArray[np.int64]:
     return (edges[None, :] <= values[:, None]).sum(axis=1)
 
 
-def next_up(value: float, dtype: type) -> float:
+def next_up(value: float, dtype: Any) -> Any:
     return np.nextafter(dtype(value), dtype(np.inf))
 
 
@@ -65,7 +66,9 @@ def test_rules_hold_for_any_sample(data: st.DataObject) -> None:
     n_neurons = data.draw(st.integers(1, 40))
     bits = data.draw(st.integers(1, 12))
     sample = rng.standard_normal((n_sample, n_neurons)) * 10.0 ** rng.integers(-40, 30, n_neurons)
-    kind = data.draw(st.sampled_from(["normal", "relu", "relu6", "integers", "constant", "sparse", "two", "signed zeros"]))
+    kind = data.draw(
+        st.sampled_from(["normal", "relu", "relu6", "integers", "constant", "sparse", "two", "signed zeros"])
+    )
     if kind == "relu":
         sample = np.maximum(sample, 0)
     elif kind == "relu6":
@@ -84,7 +87,7 @@ def test_rules_hold_for_any_sample(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("dtype", REALS)
-def test_relu_zero_has_zero_width_and_the_rest_is_midway(dtype: type) -> None:
+def test_relu_zero_has_zero_width_and_the_rest_is_midway(dtype: Any) -> None:
     rng = np.random.default_rng(3)
     column = np.maximum(rng.standard_normal(4000), 0).astype(dtype)
     edges = check_edges(column[:, None], 4, 40)[0]
@@ -103,7 +106,7 @@ def test_relu_zero_has_zero_width_and_the_rest_is_midway(dtype: type) -> None:
 
 @pytest.mark.parametrize("dtype", REALS)
 @pytest.mark.parametrize("value", [0.0, -0.0, 3.25, -7.0, 1e-40, -1e-40])
-def test_constant_neuron_is_fenced_in(dtype: type, value: float) -> None:
+def test_constant_neuron_is_fenced_in(dtype: Any, value: float) -> None:
     value = dtype(value)
     edges = _core.choose_edges(np.full((300, 1), value, dtype), 3, 5)[0]
     # The value alone in the last but one partition; anything greater would be a maximum.
@@ -116,9 +119,7 @@ def test_constant_neuron_is_fenced_in(dtype: type, value: float) -> None:
 def test_few_distinct_values_get_a_partition_each() -> None:
     column = np.array([0, 1, 2, 3, 5, 8, 13] * 50, np.float32)
     edges = check_edges(column[:, None], 3, 0)[0]
-    assert sorted(codes_of(np.unique(column), edges)) == list(range(1, 8)) or len(
-        set(codes_of(np.unique(column), edges))
-    ) == 7
+    assert len(set(codes_of(np.unique(column), edges))) == 7
     edges = check_edges(column[:, None], 4, 3)[0]
     codes = codes_of(np.array([-1, 0, 0.5, 1, 1.5, 2, 3, 13, 13.5], np.float32), edges)
     assert len(set(codes)) == len(codes)  # room to fence values in against those that the sample lacks
@@ -195,16 +196,14 @@ def test_non_finite_names_its_place(bad: float) -> None:
         (np.zeros((4, 4), np.float32), 4, 1, -2, ValueError, "`threads`.*got -2"),
     ],
 )
-def test_bad_input(
-    sample: object, bits: int, top: int, threads: int, error: type[Exception], match: str
-) -> None:
+def test_bad_input(sample: Any, bits: int, top: int, threads: int, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
-        _core.choose_edges(sample, bits, top, threads=threads)  # type: ignore[type-var]
+        _core.choose_edges(sample, bits, top, threads=threads)
 
 
 def test_bad_thread_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NADB_THREADS", "many")
-    with pytest.raises(ValueError, match="NADB_THREADS.*'many'"):
+    with pytest.raises(ValueError, match=r"NADB_THREADS.*'many'"):
         _core.choose_edges(np.zeros((4, 4), np.float32), 4, 1)
     monkeypatch.setenv("NADB_THREADS", "3")
     assert _core.build_info()["threads"] == 3

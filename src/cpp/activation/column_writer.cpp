@@ -9,6 +9,12 @@
 
 namespace nadb::activation {
 
+namespace {
+
+#include "kernels/float_key.inl"
+
+}  // namespace
+
 template <class Real>
 void ColumnWriter<Real>::append(const Batch<Real>& batch, int threads) {
   const std::size_t n_neurons = groups_.n_neurons();
@@ -29,7 +35,7 @@ void ColumnWriter<Real>::append(const Batch<Real>& batch, int threads) {
       const RowGroup& group = groups_.group_of(first + done);
       for (std::size_t c = 0; c < width; ++c) {
         Real* column = buffer + c * kBlockStride;
-        for (std::size_t r = 0; r < n; ++r) column[r] += Real(0);  // -0.0 + 0.0 is 0.0
+        for (std::size_t r = 0; r < n; ++r) column[r] = real_of_key<Real>(key_of(column[r]));  // -0.0 becomes 0.0
         std::memcpy(group.bytes.get() + (begin + c) * group.row_bytes + place * sizeof(Real), column, n * sizeof(Real));
       }
       done += n;
