@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -268,6 +270,7 @@ class Layer(nn.Module):
             {},
             r"axis 0 of layer '0' does not follow the batch.*\[4, 2\] for 2 inputs.*output=lambda",
         ),
+        (lambda x: x.reshape(len(x), 2, 2).transpose(0, 1), {}, r"does not follow the batch: \[2, 3, 2\] for 3 inputs"),
         (lambda x: x.sum(), {}, r"does not follow the batch: \[\] for 2"),
         (lambda x: (x, x), {}, "tuple of 2.*output=0"),
         (lambda x: Output(x, 1), {}, "Output.*output='name'"),
@@ -314,6 +317,73 @@ def test_what_cannot_be_hooked():
         ModelSource.open(
             Attention(), {"input_ids": torch.ones(5, 4, dtype=torch.int64), "ids": torch.arange(5)}, ["block"]
         )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_models_are_refused():
+    scripted = torch.jit.script(conv_net().eval())
+    with pytest.raises(
+        InvalidValueError, match=r"'2' is a RecursiveScriptModule, which takes no hooks.*before torch.jit"
+    ):
+        ModelSource.open(scripted, images(), ["2"])
+    traced = torch.jit.trace(conv_net().eval(), images(4))
+    with pytest.raises(InvalidValueError, match=r"never called '2'"):
+        ModelSource.open(traced, images(), ["2"])
+
+
+def test_ambient_modes_do_not_matter():
+    net, data = conv_net(), images()
+    expected = ModelSource.open(net, data, ["2"]).capture(["2"], [1, 2])["2"]
+    for mode in (torch.inference_mode(), torch.enable_grad(), torch.device("meta")):
+        with mode:
+            source = ModelSource.open(net, data, ["2"])
+            source.calibrate()
+            source.fingerprint("2")
+            np.testing.assert_array_equal(source.capture(["2"], [1, 2])["2"], expected)
+    with torch.inference_mode():
+        born = conv_net()
+    source = ModelSource.open(born, data, ["2"])
+    source.calibrate()
+    assert source.fingerprint("2")["model"] == ModelSource.open(net, data, ["2"]).fingerprint("2")["model"]
+    stored = ModelSource.open(net, data, ["0"]).fingerprint("0")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        autocast = ModelSource.open(net, data, ["0"])
+        assert autocast.layers["0"].dtype == "bfloat16"
+        assert any("autocast" in one for one in autocast.environment_differences("0", stored))
+
+
+def test_long_runs_keep_no_tensors():
+    source = ModelSource.open(conv_net(), images(), ["2", "5"])
+    source.calibrate()
+    for _ in range(2):
+        source.capture(["2", "5"], np.arange(100))
+    gc.collect()
+    before = sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
+    for _ in range(20):
+        source.capture(["2", "5"], np.arange(100))
+        source.evaluate(["2"], np.arange(9))
+    gc.collect()
+    assert sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects()) <= before
+
+
+def test_a_batch_of_ids_and_mask_without_names():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = TextEncoder()
+
+        def forward(self, ids, mask):
+            return self.encoder(ids, mask)
+
+    def collate(items):
+        batch = pad_right(items)
+        return batch["input_ids"], batch["attention_mask"]
+
+    torch.manual_seed(1)
+    capture = Capture(batch_size=16, collate_fn=collate, reduce="mean", positions=lambda batch: batch[1])
+    source = ModelSource.open(Pair(), Sentences(), ["encoder.encoder.layers.1"], capture)
+    assert source.fingerprint("encoder.encoder.layers.1")["build"]["length_multiple"] > 1
+    assert_reproducible(source, 60)
 
 
 def test_experts_without_inputs_are_found_when_it_happens():

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -137,10 +138,16 @@ def tensors_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
 def to_device(value: Any, device: torch.device) -> Any:
     """`value` with its tensors on `device`; objects with a `to` of their own (graphs) are asked to move."""
     if isinstance(value, (Tensor, Mapping, tuple, list)):
-        return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+        return map_tensors(value, lambda tensor: _move(tensor, device))
     if device.type != "cpu" and callable(getattr(value, "to", None)):
         return value.to(device)
     return value
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_nested and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # only from pinned memory does the copy overlap with what the device is doing
+    return tensor.to(device, non_blocking=True)
 
 
 def describe_mismatch(model: nn.Module, batch: Any) -> str:
@@ -188,7 +195,7 @@ def valid_positions(batch: Any, positions: Callable[[Any], Any] | None, n_rows: 
                     break
         if given is None:
             return None
-    valid = torch.as_tensor(given)
+    valid = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
     if valid.dim() != 2 or valid.shape[0] != n_rows:
         raise InvalidValueError(
             f"{source} must be bool[{n_rows}, T], one row per input, got {describe_value(valid)}; say which positions "

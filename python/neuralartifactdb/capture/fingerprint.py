@@ -30,6 +30,7 @@ __all__ = [
     "hash_value",
     "model_stamp",
     "sampled_ids",
+    "tensor_version",
 ]
 
 _N_SAMPLED = 16
@@ -74,7 +75,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 def model_stamp(model: nn.Module) -> tuple[tuple[int, int, int], ...]:
     """Changes when a parameter or buffer is replaced or written in place; reads no values."""
     return tuple(
-        (id(tensor), tensor.data_ptr() if _has_storage(tensor) else 0, _version(tensor))
+        (id(tensor), tensor.data_ptr() if _has_storage(tensor) else 0, tensor_version(tensor))
         for tensors in (model.parameters(), model.buffers())
         for tensor in tensors
     )
@@ -84,7 +85,8 @@ def _has_storage(tensor: Tensor) -> bool:
     return tensor.device.type != "meta" and tensor.layout == torch.strided and not tensor.is_nested
 
 
-def _version(tensor: Tensor) -> int:
+def tensor_version(tensor: Tensor) -> int:
+    """Grows when the tensor is written in place; -1 for tensors made under inference_mode, which do not count."""
     return -1 if tensor.is_inference() else int(tensor._version)
 
 

@@ -63,7 +63,13 @@ class ForwardPass:
         handles: list[torch.utils.hooks.RemovableHandle] = []
         try:
             for target in self._targets:
-                handles.append(self._register(target))
+                try:
+                    handles.append(self._register(target))
+                except RuntimeError as error:
+                    raise InvalidValueError(
+                        f"layer {target.name!r} is a {type(target.module).__name__}, which takes no hooks ({error}); "
+                        "index the model as it was before torch.jit.script"
+                    ) from error
             forward()
         except _Stop:
             pass

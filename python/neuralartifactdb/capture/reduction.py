@@ -222,10 +222,10 @@ def _pad_nested(values: Tensor, layer: str) -> tuple[Tensor, Tensor]:
             f"layer {layer!r} gives a nested tensor that is ragged beyond axis 1, with rows "
             f"{[list(r.shape) for r in rows[:4]]}; reduce it with Capture(reduce=function)"
         )
-    lengths = torch.tensor([row.shape[0] for row in rows])
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    valid = torch.arange(padded.shape[1])[None, :] < lengths[:, None]
-    return padded, valid.to(padded.device)
+    lengths = torch.tensor([row.shape[0] for row in rows], device=padded.device)
+    valid = torch.arange(padded.shape[1], device=padded.device)[None, :] < lengths[:, None]
+    return padded, valid
 
 
 def _spread(valid: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], layer: str) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from neuralartifactdb.activations.source import LayerInfo
 from neuralartifactdb.capture.batches import LengthRule, describe_mismatch, model_arguments, to_device, valid_positions
 from neuralartifactdb.capture.datasets import InputReader
+from neuralartifactdb.capture.fingerprint import tensor_version
 from neuralartifactdb.capture.hooks import ForwardPass, can_stop_early, never_ran
 from neuralartifactdb.capture.layers import Target, by_layer
 from neuralartifactdb.capture.model_state import model_device, quiet
@@ -217,7 +218,8 @@ class Runner:
         with self._lock, quiet(self.model, self.device):
             batch, _ = self._prepare(self.read(ids), ids)
             passing = ForwardPass(list(self.targets.values()), lambda name, output: None, stops_early=False)
-            buffers = [(name, buffer, buffer._version, buffer.clone()) for name, buffer in self.model.named_buffers()]
+            buffers = [(name, buffer, buffer.clone()) for name, buffer in self.model.named_buffers()]
+            versions = [tensor_version(buffer) for _, buffer, _ in buffers]
             try:
                 passing.run(self._forward(batch))
             except (Error, torch.OutOfMemoryError):
@@ -228,7 +230,7 @@ class Runner:
                     f"{describe_mismatch(self.model, batch)}"
                 ) from error
             finally:
-                written = _put_back(buffers)
+                written = _put_back(buffers, versions)
             self.rows_run += len(ids)
         if written:
             raise InvalidValueError(
@@ -280,12 +282,15 @@ def padded_ids(ids: NDArray[np.int64], shape: int) -> list[int]:
     return [*ids.tolist(), *[int(ids[-1])] * (shape - len(ids))]
 
 
-def _put_back(buffers: list[tuple[str, Tensor, int, Tensor]]) -> list[str]:
+def _put_back(buffers: list[tuple[str, Tensor, Tensor]], versions: list[int]) -> list[str]:
     """Restore buffers that were written in place; their names."""
-    written = [(name, buffer, copy) for name, buffer, version, copy in buffers if buffer._version != version]
-    for _, buffer, copy in written:
-        buffer.copy_(copy)
-    return [name for name, _, _ in written]
+    written = []
+    for (name, buffer, copy), version in zip(buffers, versions, strict=True):
+        # tensors made under inference_mode count no versions
+        if tensor_version(buffer) != version or (version < 0 and not torch.equal(buffer, copy)):
+            buffer.copy_(copy)
+            written.append(name)
+    return written
 
 
 def _some(ids: Sequence[int]) -> str:
