@@ -60,7 +60,7 @@ class Demo:
         columns = ["question", "inputs inferred", "of", "time", "recomputing all", "faster", "verified"]
         right = [False, True, True, True, True, True, False]
         table = aligned_table(columns, rows, right=right)
-        return f"\n{table}\npage      {self.page}\ndatabase  {self.database}, look inside with: nadb info {self.database}\n"
+        return f"\n{table}\npage      {self.page}\ndatabase  {self.database} (nadb info {self.database})\n"
 
 
 def run_demo(

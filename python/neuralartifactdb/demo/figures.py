@@ -4,6 +4,8 @@ Pure functions that return `Html` for `viz.html` pages; colours are the page's o
 (Issue 2: the demo.)
 """
 
+# ruff: noqa: E501 - a rule of CSS stays on its line
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -45,7 +47,7 @@ STYLE = """\
 .nadb .key{display:inline-flex;align-items:center;gap:7px;margin-right:22px}
 .nadb .key i{width:12px;height:12px;border-radius:3px;background:var(--well);border:1px solid var(--line)}
 .nadb .key i.p{background:var(--accent);border-color:var(--accent)}.nadb .key i.l{background:var(--good);border-color:var(--good)}
-.nadb .bounds{display:block;width:100%;height:auto;margin-top:24px}
+.nadb .bounds{display:block;width:100%;min-width:640px;height:auto}
 .nadb .bounds path{fill:none;stroke-linecap:round;stroke-width:3}
 .nadb .bounds .out{stroke:var(--line)}.nadb .bounds .in{stroke:var(--accent);opacity:.38}
 .nadb .bounds .dot{stroke:var(--accent);stroke-width:6.5}
@@ -54,6 +56,7 @@ STYLE = """\
 .nadb .key i.known{background:var(--soft)}.nadb .key i.out{width:4px;border:0;background:var(--line)}
 .nadb .bounds .line{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:2 5}
 .nadb .bounds .axis{stroke:var(--line);stroke-width:1}
+.nadb td .line{white-space:nowrap}
 .nadb .bounds text{font:12.5px var(--sans);fill:var(--soft)}.nadb .bounds text.strong{fill:var(--ink);font-weight:600}
 @media (max-width:640px){.nadb .hero{grid-template-columns:1fr;gap:20px}.nadb .hero figure{max-width:200px;margin:0 auto;width:100%}
 .nadb .turns>div{grid-template-columns:1fr auto;gap:6px 10px}.nadb .turns .mix{grid-column:1/3;grid-row:2}.nadb .mix{gap:2px}
@@ -72,8 +75,9 @@ def digit_picture(
         side: of the layer.
         alt: the picture in words.
     """
+    cell_side = f"width:{100 / side:.4g}%;height:{100 / side:.4g}%"
     squares = "".join(
-        f'<i style="left:{100 * column / side:.4g}%;top:{100 * row / side:.4g}%;width:{100 / side:.4g}%;height:{100 / side:.4g}%"></i>'
+        f'<i style="left:{100 * column / side:.4g}%;top:{100 * row / side:.4g}%;{cell_side}"></i>'
         for row, column in dict.fromkeys((cell[-2], cell[-1]) for cell in cells)
     )
     return Html(f'<span class="digit">{html.picture(image, alt=alt)}{squares}</span>')
@@ -115,7 +119,8 @@ def bounds_figure(found: Intervals, *, n_shown: int = 150) -> Html:
     order = order[: min(n_shown, int(np.isfinite(found.lower).sum()))]
     lower, upper = found.lower[order], found.upper[order]
     tallest = max(float(np.nanmax([*upper[: max(len(upper) // 2, 1)], found.threshold])), 1e-12)
-    order, lower, upper = (values[lower < tallest] for values in (order, lower, upper))
+    inside = lower < tallest
+    order, lower, upper = order[inside], lower[inside], upper[inside]
     scale = (bottom - top) / tallest
 
     def y(value: float) -> str:
@@ -137,12 +142,12 @@ def bounds_figure(found: Intervals, *, n_shown: int = 150) -> Html:
     drawn = "".join(f'<path class="{name}" d="{d}"/>' for name, d in paths.items() if d)
     words = f"The {len(order)} intervals of the distance with the least lower bounds; those that were run are set apart"
     return Html(
-        f'<svg class="bounds" viewBox="0 0 {width} {height}" role="img" aria-label="{words}"><title>{words}</title>'
+        f'<div class="scroll"><svg class="bounds" viewBox="0 0 {width} {height}" role="img" aria-label="{words}"><title>{words}</title>'
         f'<path class="axis" d="M{left} {bottom + 4}H{width - left}"/>{drawn}'
         f'<path class="line" d="M{left} {line}H{width - left}"/>'
         f'<text class="strong" x="{width - left}" y="{float(line) + 19:.1f}" text-anchor="end">the answer ends here</text>'
         f'<text x="{left}" y="{height - 14}">inputs, by their lower bound →</text>'
-        f'<text x="{left}" y="{top - 8}">↑ distance</text></svg>'
+        f'<text x="{left}" y="{top - 8}">↑ distance</text></svg></div>'
         '<p class="note"><span class="key"><i class="run"></i>run, and then known exactly</span>'
         '<span class="key"><i class="known"></i>known exactly from the index alone</span>'
         '<span class="key"><i class="out"></i>never needed</span></p>'

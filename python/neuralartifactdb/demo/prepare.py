@@ -150,7 +150,7 @@ def _index(
     *,
     fresh: bool,
 ) -> bool:
-    """Attributes and indexes; True if everything was there. `fresh`: the weights are new, so what is there is not theirs."""
+    """Attributes and indexes; True if all was there. `fresh`: the weights are new, what is there is not theirs."""
     if fresh:
         _drop(db)
     columns = {"label": data.labels, "predicted": prediction.labels, "held_out": data.held_out, "scan": data.scans}
@@ -179,11 +179,12 @@ def _drop(db: Database) -> None:
 
 def _save(path: Path, network: torch.nn.Sequential, settings: Settings) -> None:
     """Weights as plain arrays; the file gets its name when it is whole."""
-    arrays = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
+    arrays: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
+    arrays[_SETTINGS] = np.array(settings.of_weights)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, **arrays, **{_SETTINGS: np.array(settings.of_weights)})
+            np.savez(file, **arrays)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The walk: one misread digit, and the questions that explain it, each answered exactly and checked against brute force.
+"""The walk: one misread digit, and the questions that explain it, each answered exactly and checked by brute force.
 
-The interpretation by example of DeepEverest (PVLDB 15(1), 2021, section 1): the inputs that are misread, the neurons that one
-of them excites most, the inputs nearest to it as these neurons see them, the inputs that excite them most.
+The interpretation by example of DeepEverest (PVLDB 15(1), 2021, section 1): the inputs that are misread, the neurons
+that one of them excites most, the inputs nearest to it as these neurons see them, the inputs that excite them most.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -167,8 +168,8 @@ def walk(prepared: Prepared, *, say: Callable[[str], object]) -> Walk:
         groups[name] = group = Group(name, layer.shape, neurons, layer.values(target, neurons))
         nearest[name] = _ask(
             f"nearest to {target} in {name}",
-            lambda layer=layer, neurons=neurons: layer.nearest(target, neurons, k=K, include_target=False),
-            lambda group=group: brute.nearest(group.layer, group.values, group.neurons, K, others),
+            partial(layer.nearest, target, neurons, k=K, include_target=False),
+            partial(brute.nearest, name, group.values, neurons, K, others),
         )
     last = list(LAYERS)[-1]
     layer, group = db.activations[last], groups[last]
