@@ -11,7 +11,13 @@ from typing import Any
 
 from neuralartifactdb.errors import DtypeError
 
-__all__ = ["progress_bar"]
+__all__ = ["check_progress", "progress_bar"]
+
+
+def check_progress(progress: Any) -> None:
+    """TypeError unless it is what `progress_bar` takes."""
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise DtypeError(f"progress must be None, True, False or a callable of (done, total), got {progress!r}")
 
 
 @contextlib.contextmanager
@@ -35,8 +41,7 @@ def progress_bar(total: int, what: str, progress: Any, headline: str = "") -> It
 
         yield advance
         return
-    if progress not in (None, True, False):
-        raise DtypeError(f"progress must be None, True, False or a callable of (done, total), got {progress!r}")
+    check_progress(progress)
     if progress is False or total == 0:
         yield lambda n: None
         return

@@ -27,7 +27,7 @@ from neuralartifactdb.activations.build import LayerBuild, build_segments
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import Source
 from neuralartifactdb.errors import InvalidValueError, StaleIndexError
-from neuralartifactdb.progress import progress_bar
+from neuralartifactdb.progress import check_progress, progress_bar
 from neuralartifactdb.storage.directory import DatabaseDirectory
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.state import Change, IndexEntry, State
@@ -71,6 +71,7 @@ def index_source(
     Returns:
         What was planned (and, unless `explain`, done).
     """
+    check_progress(progress)
     budgets = parse_storage(storage, {key: source.layers[layer] for key, layer in keys.items()}, source.n_inputs)
     if explain:
         return _plan(directory.state(), source, keys, budgets, storage, memory_limit, overwrite, segment)[0]
