@@ -7,7 +7,6 @@ repeat a failure. Implements the "Tests" section of the house style.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,16 +25,3 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 def db_path(tmp_path: Path) -> Path:
     """Where a database may be created; nothing is there yet."""
     return tmp_path / "run.nadb"
-
-
-@pytest.fixture
-def read_only_directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory that cannot be written to, even by an owner; skipped for a superuser, whom no mode stops."""
-    directory = tmp_path / "locked"
-    directory.mkdir()
-    directory.chmod(0o555)
-    if os.access(directory, os.W_OK):
-        directory.chmod(0o755)
-        pytest.skip("this user may write everywhere")
-    yield directory
-    directory.chmod(0o755)

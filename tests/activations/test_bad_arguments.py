@@ -1,0 +1,223 @@
+"""Bad arguments of queries: the class of the error, and a message with what was wrong, got and expected, and the fix.
+
+Implements "Errors by class" of design section 7 and "Errors" of the house style, for activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from activation_cases import Built, Case, Shape, built
+
+import neuralartifactdb as nadb
+
+CASE = Case("gaussian", "float32", (2, 3), 40, 2, (), (Shape(3, 0, 16, 4096),), 256, 0)
+
+
+@pytest.fixture(scope="module")
+def b() -> Iterator[Built]:
+    with built(CASE) as held:
+        held.db.set_inputs({"name": [f"n{i}" for i in range(40)], "x": np.arange(40)}, key="name")
+        yield held
+
+
+Bad = tuple[Callable[[Any, Any], Any], type[Exception], list[str]]
+
+GROUPS: dict[str, Bad] = {
+    "out of range": (lambda la, _: la.highest([0, 6]), IndexError, ["[0, 6)", "6 at position 1", "layer", "(2, 3)"]),
+    "negative": (lambda la, _: la.highest(-1), IndexError, ["[0, 6)", "-1"]),
+    "an array out of range": (lambda la, _: la.highest(np.array([1, 9])), IndexError, ["9 at position 1"]),
+    "coordinate out of range": (lambda la, _: la.highest([(1, 3)]), IndexError, ["(1, 3)", "[0, 3)", "coordinate 1"]),
+    "too few coordinates": (lambda la, _: la.highest((1,)), IndexError, ["2 coordinates", "(1,)", "a list is a group"]),
+    "a tuple that was meant as a group": (lambda la, _: la.highest((0, 1, 2)), IndexError, ["a list is a group"]),
+    "empty": (lambda la, _: la.highest([]), ValueError, ["at least one", "empty"]),
+    "an empty slice": (lambda la, _: la.highest(slice(4, 2)), ValueError, ["at least one"]),
+    "no bool is true": (lambda la, _: la.highest(np.zeros((2, 3), bool)), ValueError, ["at least one"]),
+    "duplicates": (lambda la, _: la.highest([1, 4, 1]), ValueError, ["distinct", "1 again at position 2", "weights="]),
+    "duplicates in two spellings": (lambda la, _: la.highest([4, (1, 1)]), ValueError, ["distinct", "4 again"]),
+    "bools of another shape": (lambda la, _: la.highest(np.ones(5, bool)), ValueError, ["(2, 3)", "(5,)"]),
+    "floats": (lambda la, _: la.highest([0.0]), TypeError, ["ints", "0.0"]),
+    "a float array": (lambda la, _: la.highest(np.array([0.5])), TypeError, ["ints or bools", "float64"]),
+    "text": (lambda la, _: la.highest("conv1"), TypeError, ["str"]),
+    "a bool": (lambda la, _: la.highest([True]), TypeError, ["True"]),
+    "a matrix": (lambda la, _: la.highest(np.zeros((2, 5), int)), ValueError, ["(g, 2)", "(2, 5)"]),
+    "a group in brackets": (lambda la, _: la[[0, 1]], TypeError, ["group of 2", "score"]),
+}
+NUMBERS: dict[str, Bad] = {
+    "k = 0": (lambda la, _: la.highest(0, 0), ValueError, ["k", "at least 1", "0"]),
+    "k < 0": (lambda la, _: la.nearest(0, 0, -3), ValueError, ["k", "-3"]),
+    "k is a float": (lambda la, _: la.highest(0, 2.0), TypeError, ["k", "2.0"]),
+    "k is a bool": (lambda la, _: la.highest(0, True), TypeError, ["k", "True"]),
+    "limit = 0": (lambda la, _: la.filter(la[0] > 1, limit=0), ValueError, ["limit", "0"]),
+    "k of top_k": (lambda la, _: la.top_k(la[0], 0), ValueError, ["k", "0"]),
+    "k of top_neurons": (lambda la, _: la.top_neurons(0, 0), ValueError, ["k", "0"]),
+}
+SCORES: dict[str, Bad] = {
+    "unknown score": (lambda la, _: la.highest(0, score="median"), ValueError, ["'sum'", "'l2'", "'median'"]),
+    "unknown metric": (lambda la, _: la.nearest(0, 0, metric="hamming"), ValueError, ["'cosine'", "'hamming'"]),
+    "unknown by": (lambda la, _: la.top_neurons(0, by="rank"), ValueError, ["'percentile'", "'rank'"]),
+    "weights with max": (lambda la, _: la.highest([0, 1], score="max", weights=[1, 2]), ValueError, ["sum", "'max'"]),
+    "weights with cosine": (lambda la, _: la.nearest(0, 0, metric="cosine", weights=[1]), ValueError, ["cosine"]),
+    "too many weights": (lambda la, _: la.highest([0, 1], weights=[1, 2, 3]), ValueError, ["(2,)", "(3,)"]),
+    "weights not finite": (lambda la, _: la.highest([0, 1], weights=[1, np.inf]), ValueError, ["inf", "position 1"]),
+    "weights as text": (lambda la, _: la.highest([0], weights=["a"]), TypeError, ["numbers"]),
+    "a negative weight of a distance": (
+        lambda la, _: la.nearest(0, [0, 1], weights=[1, -2]),
+        ValueError,
+        ["negative", "-2", "position 1"],
+    ),
+}
+TARGETS: dict[str, Bad] = {
+    "id out of range": (lambda la, _: la.nearest(40), IndexError, ["[0, 40)", "40"]),
+    "negative id": (lambda la, _: la.nearest(-1), IndexError, ["[0, 40)", "-1"]),
+    "one of several ids": (lambda la, _: la.nearest([1, 77]), IndexError, ["77"]),
+    "no ids": (lambda la, _: la.nearest(np.empty(0, int)), ValueError, ["at least one"]),
+    "the same id twice": (lambda la, _: la.nearest([2, 2]), ValueError, ["distinct", "[2, 2]"]),
+    "a vector of another length": (lambda la, _: la.nearest(np.zeros(5)), ValueError, ["(6,)", "(5,)"]),
+    "a vector with NaN": (lambda la, _: la.nearest(np.array([np.nan]), 0), ValueError, ["finite", "position 0"]),
+    "a bool": (lambda la, _: la.nearest(True), TypeError, ["True"]),
+    "a dict": (lambda la, _: la.nearest({"a": 1}), TypeError, ["dict"]),
+    "a matrix": (lambda la, _: la.nearest([[1, 2]]), TypeError, ["(1, 2)"]),
+    "an unknown key": (lambda la, _: la.nearest("n39x"), KeyError, ["'n39x'", "'name'", "'n39'"]),
+    "a key of another type": (lambda la, _: la.nearest(nadb.key(3)), KeyError, ["3", "type str"]),
+    "no key at all": (lambda la, _: nadb.key(1.5), TypeError, ["1.5", "int or a str"]),
+}
+IDS: dict[str, Bad] = {
+    "values out of range": (lambda la, _: la.values([0, 40]), IndexError, ["[0, 40)", "40 at position 1"]),
+    "negative": (lambda la, _: la.values(-1), IndexError, ["-1"]),
+    "none": (lambda la, _: la.values([]), ValueError, ["at least one"]),
+    "floats": (lambda la, _: la.values([0.5]), TypeError, ["ints"]),
+    "top_neurons out of range": (lambda la, _: la.top_neurons(40), IndexError, ["40"]),
+}
+EXPRESSIONS: dict[str, Bad] = {
+    "an unknown layer": (lambda _, db: db.activations["layr"], KeyError, ["'layr'", "'layer'"]),
+    "an unknown column": (lambda la, _: la.filter(nadb.column("nam") == "n1"), KeyError, ["'nam'", "'name'"]),
+    "a number as a condition": (lambda la, _: la.filter(la[0]), TypeError, ["condition", "layer[3] > 2.0"]),
+    "a condition as a number": (lambda la, _: la.top_k(la[0] > 1), TypeError, ["expression"]),
+    "a bool": (lambda la, _: la.filter(True), TypeError, ["condition", "True"]),
+    "text in arithmetic": (lambda la, _: la.top_k(nadb.column("name") + 1), TypeError, ["text", "nadb.column('name')"]),
+    "text against a number": (lambda la, _: la.filter(nadb.column("name") > 1), TypeError, ["text"]),
+    "python's and": (lambda la, _: la.filter(la[0] > 1 and la[1] > 1), TypeError, ["&", "and"]),
+    "a chained comparison": (lambda la, _: la.filter(0 < la[0] < 1), TypeError, ["chained"]),
+}
+BAD = {
+    f"{kind}: {name}": bad
+    for kind, table in {
+        "group": GROUPS,
+        "number": NUMBERS,
+        "score": SCORES,
+        "target": TARGETS,
+        "ids": IDS,
+        "expression": EXPRESSIONS,
+    }.items()
+    for name, bad in table.items()
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_argument_is_refused_before_anything_is_evaluated(b: Built, name: str) -> None:
+    call, error, words = BAD[name]
+    b.function.forget()
+    with pytest.raises(error) as caught:
+        call(b.layer, b.db)
+    assert isinstance(caught.value, nadb.Error)
+    text = str(caught.value)
+    for word in words:
+        assert word in text, text
+    assert b.function.calls == 0
+
+
+BUILDS: dict[str, tuple[Callable[[nadb.Database], Any], type[Exception], list[str]]] = {
+    "one axis": (
+        lambda db: db.index_arrays("a", np.zeros(5)),
+        ValueError,
+        ["(n_inputs, ...)", "(5,)", "array[:, None]"],
+    ),
+    "complex numbers": (
+        lambda db: db.index_arrays("a", np.zeros((5, 2), complex)),
+        TypeError,
+        ["complex128", "float32"],
+    ),
+    "text": (lambda db: db.index_arrays("a", np.array([["x"]])), TypeError, ["float32"]),
+    "no neurons": (lambda db: db.index_arrays("a", np.zeros((5, 0))), ValueError, ["neurons", "(0,)"]),
+    "a missing file": (lambda db: db.index_arrays("a", "nowhere/at/all.npy"), FileNotFoundError, ["all.npy"]),
+    "integers that no float holds": (
+        lambda db: db.index_arrays("a", np.full((5, 2), 2**53 + 1)),
+        ValueError,
+        ["2**53", str(2**53 + 1)],
+    ),
+    "a name that is no text": (lambda db: db.index_arrays(3, np.zeros((5, 2))), TypeError, ["3"]),
+    "an empty name": (lambda db: db.index_arrays("", np.zeros((5, 2))), ValueError, ["printable", "''"]),
+    "a name with space": (lambda db: db.index_arrays(" a", np.zeros((5, 2))), ValueError, ["' a'"]),
+    "a function that is none": (
+        lambda db: db.index_function("a", np.zeros((5, 2)), 5, 2, fingerprint="1"),
+        TypeError,
+        ["evaluate", "ndarray"],
+    ),
+    "a function of another shape": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 3)), 5, 2, fingerprint="1"),
+        ValueError,
+        ["(1, 2)", "(1, 3)", "axis 0"],
+    ),
+    "a function of too few rows": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((1, 2)), 5, 2, fingerprint="1"),
+        ValueError,
+        ["(5, 2)", "(1, 2)"],
+    ),
+    "no fingerprint": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 2)), 5, 2, fingerprint=""),
+        TypeError,
+        ["fingerprint", "version"],
+    ),
+    "a bad shape": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 2)), 5, (2, 0), fingerprint="1"),
+        ValueError,
+        ["(2, 0)"],
+    ),
+    "a negative number of inputs": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 2)), -1, 2, fingerprint="1"),
+        ValueError,
+        ["n_inputs", "-1"],
+    ),
+    "a float number of inputs": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 2)), 5.0, 2, fingerprint="1"),
+        TypeError,
+        ["n_inputs", "float"],
+    ),
+    "a memory limit in words": (
+        lambda db: db.index_arrays("a", np.zeros((5, 2)), memory_limit="much"),
+        ValueError,
+        ["memory_limit", "'much'", "1GiB"],
+    ),
+    "a progress that is no bar": (
+        lambda db: db.index_arrays("a", np.zeros((5, 2)), progress=3),
+        TypeError,
+        ["progress", "3"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_bad_build_is_refused_and_leaves_no_index(db_path: Any, name: str) -> None:
+    call, error, words = BUILDS[name]
+    with nadb.open(db_path) as db:
+        with pytest.raises(error) as caught:
+            call(db)
+        assert isinstance(caught.value, nadb.Error | FileNotFoundError)
+        for word in words:
+            assert word in str(caught.value), str(caught.value)
+        assert list(db.activations) == []
+
+
+def test_a_dtype_that_changes_between_calls_is_stale(db_path: Any) -> None:
+    calls = []
+
+    def evaluate(ids: Any) -> Any:
+        calls.append(ids)
+        return np.ones((len(ids), 2), np.float32 if len(calls) == 1 else np.float64)
+
+    with nadb.open(db_path) as db, pytest.raises(nadb.StaleIndexError, match=r"float64.*float32"):
+        db.index_function("a", evaluate, 5, 2, fingerprint="1")
