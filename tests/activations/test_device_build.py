@@ -71,5 +71,5 @@ def test_a_device_refuses_nan_by_name(tmp_path: Path, storage: float | str) -> N
     array = np.random.default_rng(6).normal(size=(5_000, 4)).astype(np.float32)
     array[4_321, 2] = np.nan
     source = DeviceSource("device", array, "cpu")
-    with nadb.open(tmp_path / "a.nadb") as db, pytest.raises(ValueError, match="neuron 2.*input 4321"):
+    with nadb.open(tmp_path / "a.nadb") as db, pytest.raises(ValueError, match=r"neuron 2.*input 4321"):
         db._index(source, {"device": "device"}, storage, "1MiB", False, False, False)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb import _core
 from neuralartifactdb.activations.budget import SegmentPlan, Storage, plan_segment, sample_size, top_count
-from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, itemsize, narrow
+from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, narrow
 from neuralartifactdb.activations.source import LayerInfo, Source, Values
 from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.storage.arrays import ArrayWriter, SegmentWriter
@@ -247,6 +247,8 @@ class _SegmentBuild:
         if batch is None:
             assert sample is not None
             batch = sample[:0]
+        if self.plan.keeps_all:
+            batch, sample, order = _rows_on_host(batch, sample, order)
         try:
             self._encoder.append(batch, sample, order)
         except _core.NonFiniteError as error:
@@ -289,6 +291,21 @@ def _on_host(values: Values) -> NDArray[Any]:
     return values if isinstance(values, np.ndarray) else np.asarray(values.cpu().numpy())
 
 
+def _rows_on_host(
+    batch: Values, sample: Values | None, order: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.int32]]:
+    """A device's batch, and of its sample only the rows that `order` names, on the host."""
+    if isinstance(batch, np.ndarray):
+        return batch, sample, order
+    from_sample = order < 0
+    if sample is None or not from_sample.any():
+        return _on_host(batch), None, order
+    rows = _on_host(sample[(~order[from_sample]).astype(np.int64)])
+    order = order.copy()
+    order[from_sample] = ~np.arange(len(rows), dtype=np.int32)
+    return _on_host(batch), rows, order
+
+
 def not_finite(build: LayerBuild, input_id: int, neuron: int, value: float) -> InvalidValueError:
     """The error for a NaN or an infinity."""
     where = tuple(int(c) for c in np.unravel_index(neuron, build.info.shape))
@@ -296,8 +313,3 @@ def not_finite(build: LayerBuild, input_id: int, neuron: int, value: float) -> I
         f"activations must be finite, got {value} in layer {build.key}, neuron {neuron} {where}, input {input_id}; "
         "an index over NaN or infinities would answer wrongly: mend the model or the input, or index another layer"
     )
-
-
-def values_bytes(info: LayerInfo, n_inputs: int) -> int:
-    """Bytes of every activation in the layer's storage dtype."""
-    return info.n_neurons * n_inputs * itemsize(info.dtype)
