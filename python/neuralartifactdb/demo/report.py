@@ -95,8 +95,8 @@ def _mistake(walk: Walk) -> Html:
     unseen = " It never saw this scan while it was trained." if prepared.data.held_out[walk.target] else ""
     words = html.paragraph(
         f"Somebody wrote a {label}. The network is {sure} sure that it is a {predicted}.{unseen} A probability says "
-        "that it erred, not why. The reason lies in between: in the thousands of numbers that its layers compute on the "
-        "way from pixels to answer."
+        "that it erred, not why. The reason lies in between: in the thousands of numbers that its layers compute on "
+        "the way from pixels to answer."
     )
     if label == predicted:
         words = html.paragraph(
@@ -265,8 +265,8 @@ def _receipts(walk: Walk) -> Html:
             rows,
         ),
         html.paragraph(
-            "Checked: the same question answered by brute force gives the same inputs, in the same order, with the same "
-            "scores. Running all: plain forward passes up to the layer in batches of 256, on the same machine.",
+            "Checked: the same question answered by brute force gives the same inputs, in the same order, with the "
+            "same scores. Running all: plain forward passes up to the layer in batches of 256, on the same machine.",
             note=True,
         ),
         eyebrow="The receipts",
