@@ -484,7 +484,7 @@ def test_wrong_ids_and_layers():
 
 def test_batches_shrink_to_the_memory_limit():
     net, data = nn.Sequential(nn.Linear(4, 1000)), torch.randn(300, 4)
-    assert ModelSource.open(net, data, ["0"], Capture(memory_limit="1MiB")).build_batch == 128
+    assert ModelSource.open(net, data, ["0"], Capture(memory_limit="1MiB")).build_batch == 32
     assert ModelSource.open(net, data, ["0"], Capture(memory_limit=1000)).build_batch == 1
     assert ModelSource.open(net, data, ["0"]).build_batch == 256
     assert ModelSource.open(net, data[:7], ["0"]).build_batch == 8

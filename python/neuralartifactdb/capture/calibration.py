@@ -107,7 +107,7 @@ def calibrate(
             max(float(t.max(initial=0.0)) for t in tolerance.values() if t is not None),
         )
     shapes.sort()
-    return Calibration(tuple(shapes), {shape: trial.seconds[shape] / shape for shape in shapes}, tolerance)
+    return Calibration(tuple(shapes), _seconds_per_input(trial.seconds, shapes), tolerance)
 
 
 @dataclass
@@ -186,6 +186,16 @@ class _Trial:
         spent = time.perf_counter() - began
         self.seconds[len(ids)] = min(spent, self.seconds.get(len(ids), np.inf))
         return values
+
+
+def _seconds_per_input(seconds: Mapping[int, float], shapes: Sequence[int]) -> dict[int, float]:
+    """Least seconds of a batch by shape; what a busy machine did to one is capped by what a larger one took."""
+    per_input: dict[int, float] = {}
+    least = np.inf
+    for shape in sorted(shapes, reverse=True):
+        least = min(least, seconds[shape])
+        per_input[shape] = float(least / shape)
+    return dict(sorted(per_input.items()))
 
 
 def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:

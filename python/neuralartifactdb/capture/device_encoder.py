@@ -52,6 +52,8 @@ class TorchSegmentEncoder:
         self._row_group = _at_least("row_group", row_group, 1)
         self._cap = _at_least("maxima_cap", maxima_cap, 0)
         self._device = torch.device(device)
+        # batches are made on the stream that is current here; another thread, with a stream of its own, may append them
+        self._stream: Any = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         self._n_neurons = edges.shape[0]
         self._bits = (edges.shape[1] + 1).bit_length() - 1
         self._float = torch.float64 if edges.dtype == np.float64 else torch.float32
@@ -105,7 +107,7 @@ class TorchSegmentEncoder:
                 f"order must have at most the {n_left} rows that are left of the segment, got {len(order)}"
             )
         parts = _split_order(order, *(0 if rows is None else len(rows) for rows in sources))
-        with torch.no_grad():
+        with torch.no_grad(), torch.cuda.stream(self._stream):
             self._refuse_not_finite(sources, order)
             done = 0
             while done < len(order):

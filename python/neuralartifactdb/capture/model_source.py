@@ -42,6 +42,7 @@ _log = logging.getLogger("neuralartifactdb")
 
 _DEFAULT_BATCH = Capture().batch_size
 _N_PROBES = 8
+_BATCH_SHARE = 8
 
 
 class ModelSource:
@@ -398,10 +399,13 @@ def _batch_size(capture: Capture, runner: Runner) -> int:
 
 
 def _fit_to_memory(batch: int, layers: Mapping[str, LayerInfo], memory_limit: int) -> int:
-    """The largest batch, `batch` or it halved, whose captured activations take at most half the memory limit."""
+    """The largest batch, `batch` or it halved, whose captured activations take at most an eighth of the memory limit.
+
+    Two of them are alive at a time, the one being encoded and the next, beside the raw sample.
+    """
     per_input = sum(info.n_neurons * (8 if info.dtype == "float64" else 4) for info in layers.values())
     fitting = batch
-    while fitting > 1 and fitting * per_input > memory_limit // 2:
+    while fitting > 1 and fitting * per_input > memory_limit // _BATCH_SHARE:
         fitting //= 2
     if fitting < batch:
         _log.info(

@@ -222,7 +222,7 @@ class Runner:
             versions = [tensor_version(buffer) for _, buffer, _ in buffers]
             try:
                 passing.run(self._forward(batch))
-            except (Error, torch.OutOfMemoryError):
+            except (Error, torch.cuda.OutOfMemoryError):
                 raise
             except Exception as error:
                 raise InvalidValueError(
