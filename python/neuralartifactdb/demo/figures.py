@@ -118,8 +118,8 @@ def bounds_figure(found: Intervals, *, n_shown: int = 150) -> Html:
     order = np.argsort(found.lower, kind="stable")  # NaN, the target itself, is last
     order = order[: min(n_shown, int(np.isfinite(found.lower).sum()))]
     lower, upper = found.lower[order], found.upper[order]
-    tallest = max(float(np.nanmax([*upper[: max(len(upper) // 2, 1)], found.threshold])), 1e-12)
-    inside = lower < tallest
+    tallest = max(float(np.nanmax([*upper[: max(len(upper) // 2, 1)], 1.5 * found.threshold])), 1e-12)
+    inside = lower <= tallest
     order, lower, upper = order[inside], lower[inside], upper[inside]
     scale = (bottom - top) / tallest
 

@@ -236,7 +236,7 @@ def _idea(walk: Walk) -> Html:
         bounds_figure(found),
         html.paragraph(
             f"This is the {name} question: of {len(found.lower) - 1:,} intervals those with the least lower bounds. "
-            f"{int(found.evaluated.sum()):,} inputs were run.",
+            f"{walk.nearest[name].result.stats.evaluated:,} inputs were run.",
             note=True,
         ),
         eyebrow="The idea",

@@ -224,6 +224,7 @@ def _intervals(prepared: Prepared, group: Group, target: int, result: Result) ->
         before = _bounds(fresh.activations[group.layer], group)
     after = _bounds(prepared.db.activations[group.layer], group)
     evaluated = (before[0] < before[1]) & (after[0] == after[1])
+    evaluated[target] = False
     exact = np.where(after[0] == after[1], after[0], np.nan)
     for values in (*before, exact):
         values[target] = np.nan

@@ -1,0 +1,235 @@
+"""The demo end to end at a small size: answers equal brute force, a second run reuses, the page works offline."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import neuralartifactdb as nadb
+from neuralartifactdb import cli
+from neuralartifactdb.demo import DATABASE_NAME, PAGE_NAME, Demo, run_demo
+from neuralartifactdb.demo.figures import bounds_figure, digit_picture, probability_bars, proportion_bar
+from neuralartifactdb.demo.network import LAYERS
+from neuralartifactdb.demo.prepare import WEIGHTS_NAME
+from neuralartifactdb.demo.walk import Intervals
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+SMALL = {"n_inputs": 600, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Demo, list[str]]:
+    said: list[str] = []
+    return run_demo(tmp_path_factory.mktemp("demo") / "out", **SMALL, say=said.append), said
+
+
+def test_every_answer_equals_brute_force(first):
+    demo, _ = first
+    assert demo.all_equal
+    assert len(demo.walk.steps) == 6
+    for step in demo.walk.steps:
+        assert step.result.exact
+        assert step.verification.n_checked == step.result.stats.candidates
+        assert step.seconds > 0
+    assert set(demo.walk.nearest) == set(LAYERS)
+
+
+def test_recomputing_everything_gives_the_same_answers(first):
+    from neuralartifactdb.demo.recompute import Recompute
+
+    walk = first[0].walk
+    brute = Recompute(walk.prepared.network, walk.prepared.data.images)
+    others = np.delete(np.arange(600), walk.target)
+    for name, step in walk.nearest.items():
+        group = walk.groups[name]
+        ids, _ = brute.nearest(name, group.values, group.neurons, len(step.result), others)
+        np.testing.assert_array_equal(ids, step.result.ids)
+    last = list(LAYERS)[-1]
+    ids, _ = brute.highest(last, walk.groups[last].neurons, len(walk.excited.result), np.arange(600))
+    np.testing.assert_array_equal(ids, walk.excited.result.ids)
+
+
+def test_the_walk_is_about_a_misread_input(first):
+    walk = first[0].walk
+    data, read = walk.prepared.data, walk.prepared.prediction.labels
+    np.testing.assert_array_equal(walk.misread.result.ids, np.flatnonzero(read != data.labels))
+    assert walk.target in walk.misread.result.ids
+    assert data.held_out[walk.target]
+    assert (data.labels[walk.same_label.result.ids] == walk.label).all()
+    for step in [*walk.nearest.values(), walk.same_label]:
+        assert walk.target not in step.result.ids
+
+
+def test_intervals_of_the_figure_hold_what_was_evaluated(first):
+    found = first[0].walk.intervals
+    known = np.isfinite(found.exact)
+    assert found.evaluated.sum() <= known.sum()
+    assert (found.lower[known] <= found.exact[known]).all()
+    assert (found.exact[known] <= found.upper[known]).all()
+    open_ = ~known & np.isfinite(found.lower)
+    open_[first[0].walk.target] = False
+    assert (found.lower[open_] >= found.threshold).all()  # what was never run could not be in the answer
+
+
+def test_the_second_run_reuses_weights_and_database(first):
+    demo, said = first
+    again_said: list[str] = []
+    weights = (demo.page.parent / WEIGHTS_NAME).read_bytes()
+    again = run_demo(demo.page.parent, **SMALL, say=again_said.append)
+    assert again.walk.prepared.reused == {"network", "database"}
+    assert demo.walk.prepared.reused == set()
+    assert (demo.page.parent / WEIGHTS_NAME).read_bytes() == weights
+    for before, after in zip(demo.walk.steps, again.walk.steps, strict=True):
+        assert before.result == after.result
+    assert any("as trained before" in line for line in again_said)
+    assert any("as indexed before" in line for line in again_said)
+    assert not any("before" in line for line in said)
+
+
+def test_other_settings_and_damaged_weights_start_anew(tmp_path):
+    out = tmp_path / "out"
+    tiny = {"n_inputs": 250, "epochs": 1}
+    run_demo(out, **tiny)
+    stored = run_demo(out, **tiny, storage=0.4).walk.prepared
+    assert stored.reused == {"network"}
+    assert _of_layers(out, "storage") == {0.4}
+    (out / WEIGHTS_NAME).write_bytes(b"not weights")
+    fewer = run_demo(out, n_inputs=220, epochs=1)
+    assert fewer.walk.prepared.reused == set()
+    assert fewer.all_equal
+    assert _of_layers(out, "n_indexed") == {220}
+
+
+def _of_layers(out: Path, name: str) -> set[object]:
+    with nadb.open(out / DATABASE_NAME, "r") as db:
+        return {getattr(layer, name) for layer in db.activations.values()}
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """Collects addresses, and checks that tags close in order."""
+
+    VOID = frozenset({"meta", "img", "br", "hr", "path", "circle", "link", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.n_pictures = 0
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "action", "srcset")]
+        self.n_pictures += tag == "img"
+        assert tag not in ("script", "link", "iframe", "object")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_self_contained_small_and_well_formed(first):
+    demo, _ = first
+    text = demo.page.read_text(encoding="utf-8")
+    assert demo.page.name == PAGE_NAME
+    assert len(text.encode()) < 1_000_000
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == []
+    assert page.addresses
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not re.search(r"https?://|url\(|@import", text)
+
+
+def test_the_page_shows_questions_pictures_and_receipts(first):
+    demo, _ = first
+    walk, text = demo.walk, demo.page.read_text(encoding="utf-8")
+    plain = re.sub(r"<[^>]+>", "", text)
+    assert f"this {walk.label} as a {walk.predicted}?" in plain
+    for name, step in walk.nearest.items():
+        assert f'db.activations["{name}"]' in plain.replace("&quot;", '"')
+        assert all(f"#{i}" in plain for i in step.result.ids.tolist())
+    shown = sum(len(step.result) for step in walk.steps[1:])
+    page = Page()
+    page.feed(text)
+    assert page.n_pictures >= shown + 5
+    assert plain.count("verified") >= 6
+    assert plain.count("equal") >= 6
+
+
+def test_the_printed_table_and_the_exit_code(first, capsys, monkeypatch):
+    demo, _ = first
+    asked: list[dict[str, object]] = []
+
+    def run(out: str, **settings: object) -> Demo:
+        asked.append({"out": out, **settings})
+        settings["say"]("network   as trained before")  # type: ignore[operator]
+        return demo
+
+    monkeypatch.setattr("neuralartifactdb.demo.run_demo", run)
+    arguments = ["demo", "--out", "x", "--inputs", "600", "--epochs", "1", "--storage", "0.3", "--seed", "4"]
+    assert cli.main(arguments) == cli.OK
+    out, err = capsys.readouterr()
+    assert err == "network   as trained before\n"
+    lines = out.strip().splitlines()
+    assert lines[0].split()[:3] == ["question", "inputs", "inferred"]
+    assert sum(line.endswith("equal") for line in lines) == 6
+    assert str(demo.page) in out
+    del asked[0]["say"]
+    assert asked == [{"out": "x", "n_inputs": 600, "epochs": 1, "storage": 0.3, "seed": 4}]
+    monkeypatch.setattr(Demo, "all_equal", False)
+    assert cli.main(arguments) == cli.ERROR
+    assert cli.main(["verify", str(demo.database)]) == cli.OK
+
+
+def test_an_output_folder_that_is_a_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "out").write_text("x")
+    assert cli.main(["demo", "--out", str(tmp_path / "out")]) == cli.ERROR
+    assert capsys.readouterr().err.startswith("nadb: ")
+
+
+# --- drawings ---------------------------------------------------------------------------------------------------------
+
+
+def test_cells_lie_where_their_neurons_do():
+    picture = digit_picture(np.zeros((8, 8), np.float32), cells=[(3, 1, 2), (9, 1, 2), (0, 3, 0)], side=4)
+    assert picture.count("<i ") == 2  # two neurons share a place
+    assert "left:50%;top:25%;width:25%;height:25%" in picture
+    assert "left:0%;top:75%" in picture
+
+
+def test_bars_always_show_the_true_digit():
+    probabilities = np.array([0.5, 0.3, 0.15, 0.05, 0, 0, 0, 0, 0, 0], np.float32)
+    bars = probability_bars(probabilities, label=7, predicted=0)
+    assert re.findall(r"<b>(\d)</b>", bars) == ["0", "1", "2", "7"]
+    assert bars.count('class="p"') == bars.count('class="l"') == 1
+
+
+def test_proportions_put_the_reading_first():
+    bar = proportion_bar(np.array([4, 1, 9, 1, 0]), label=9, predicted=1)
+    assert re.findall(r'<i class="(.)">(\d)</i>', bar) == [("p", "1"), ("p", "1"), ("l", "9"), ("o", "0"), ("o", "4")]
+
+
+def test_the_figure_draws_each_kind_of_interval_and_survives_none():
+    nan = np.nan
+    found = Intervals(
+        lower=np.array([0.0, 1.0, 2.0, nan]),
+        upper=np.array([0.5, 1.0, 3.0, nan]),
+        evaluated=np.array([True, False, False, False]),
+        exact=np.array([0.25, 1.0, nan, nan]),
+        threshold=1.0,
+    )
+    drawn = bounds_figure(found)
+    assert [drawn.count(f'class="{name}" d=') for name in ("in", "dot", "known", "out")] == [1, 1, 1, 0]
+    nothing = Intervals(*(np.zeros(0),) * 2, np.zeros(0, bool), np.zeros(0), 0.0)
+    assert "<svg" in bounds_figure(nothing)
