@@ -1,5 +1,5 @@
-// Threads over numbered tasks; see parallel_for.h. Threads are started per call: calls are few and long, and no pool means
-// nothing to break in a forked child.
+// Threads over numbered tasks; see parallel_for.h. Threads are started per call: calls are few and long, and no pool
+// means nothing to break in a forked child.
 #include "parallel_for.h"
 
 #include <algorithm>

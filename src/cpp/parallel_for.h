@@ -1,6 +1,6 @@
-// Runs a body over numbered tasks on several threads: what every long loop of the core uses (row groups, neuron ranges).
-// At least one thread; the first exception of any thread is rethrown after all have been joined (docs/ARCHITECTURE.md,
-// "Layers of the code").
+// Runs a body over numbered tasks on several threads: what every long loop of the core uses (row groups, neuron
+// ranges). At least one thread; the first exception of any thread is rethrown after all have been joined
+// (docs/ARCHITECTURE.md, "Layers of the code").
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,8 @@ namespace nadb {
 using Poll = std::function<void()>;
 
 // The number of threads to use for a request: the request itself when positive; for 0 the environment variable
-// NADB_THREADS, else the number of hardware threads. Throws std::invalid_argument on a negative request or a bad variable.
+// NADB_THREADS, else the number of hardware threads. Throws std::invalid_argument on a negative request or a bad
+// variable.
 int resolve_threads(int requested);
 
 // Calls body(task, worker) once for every task in [0, n_tasks), worker in [0, threads). Tasks are handed out one at a

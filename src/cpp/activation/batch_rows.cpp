@@ -20,7 +20,8 @@ std::size_t find_bad(const double* row, std::size_t n) { return active_kernels()
 }  // namespace
 
 template <class Real>
-std::vector<const Real*> checked_rows(const Batch<Real>& batch, std::size_t n_neurons, std::size_t n_left, int threads) {
+std::vector<const Real*> checked_rows(const Batch<Real>& batch, std::size_t n_neurons, std::size_t n_left,
+                                      int threads) {
   if (batch.n > n_left) {
     throw std::invalid_argument("`order` must have at most the " + std::to_string(n_left) +
                                 " rows that are left of the segment, got " + std::to_string(batch.n));

@@ -22,13 +22,13 @@ struct Batch {
   std::size_t n;
 };
 
-// Row pointers in order. Throws std::invalid_argument if an entry of order is out of range, NonFiniteError if a row holds a
-// NaN or an infinity (its `row` is the index into order).
+// Row pointers in order. Throws std::invalid_argument if an entry of order is out of range, NonFiniteError if a row
+// holds a NaN or an infinity (its `row` is the index into order).
 template <class Real>
 std::vector<const Real*> checked_rows(const Batch<Real>& batch, std::size_t n_neurons, std::size_t n_left, int threads);
 
-// How encoders cut an append into blocks that stay in cache: neurons by rows. Columns of a block are kBlockStride apart, not a
-// power of two, so that they use different cache sets.
+// How encoders cut an append into blocks that stay in cache: neurons by rows. Columns of a block are kBlockStride
+// apart, not a power of two, so that they use different cache sets.
 constexpr std::size_t kBlockNeurons = kTransposeWidth;
 constexpr std::size_t kBlockRows = 256;
 constexpr std::size_t kBlockStride = kBlockRows + 16;

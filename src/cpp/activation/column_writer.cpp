@@ -47,8 +47,8 @@ void ColumnWriter<Real>::append(const Batch<Real>& batch, int threads) {
 template <class Real>
 void ColumnWriter<Real>::finish() const {
   if (groups_.n_left() == 0) return;
-  throw std::invalid_argument("finish needs all " + std::to_string(groups_.n_inputs()) + " inputs of the segment, got " +
-                              std::to_string(groups_.n_appended()));
+  throw std::invalid_argument("finish needs all " + std::to_string(groups_.n_inputs()) +
+                              " inputs of the segment, got " + std::to_string(groups_.n_appended()));
 }
 
 template class ColumnWriter<float>;

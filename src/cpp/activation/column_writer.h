@@ -1,5 +1,5 @@
-// Turns captured rows into columns of kept values: the third encoder, for storage="all" (docs/ARCHITECTURE.md, "Exact columns
-// are the same index with point intervals").
+// Turns captured rows into columns of kept values: the third encoder, for storage="all" (docs/ARCHITECTURE.md, "Exact
+// columns are the same index with point intervals").
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,8 @@
 
 namespace nadb::activation {
 
-// A row group holds n_neurons rows of n_rows values. -0.0 is kept as 0.0; NaN and infinities are refused. Not thread safe.
+// A row group holds n_neurons rows of n_rows values. -0.0 is kept as 0.0; NaN and infinities are refused. Not thread
+// safe.
 template <class Real>
 class ColumnWriter {
  public:

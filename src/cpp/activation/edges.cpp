@@ -1,5 +1,5 @@
-// Edges from a sample; see edges.h for the rule. Works on keys (order-preserving integers), so the flush-to-zero mode of the
-// calling thread cannot change a comparison.
+// Edges from a sample; see edges.h for the rule. Works on keys (order-preserving integers), so the flush-to-zero mode
+// of the calling thread cannot change a comparison.
 #include "activation/edges.h"
 
 #include <algorithm>
@@ -22,10 +22,10 @@ constexpr std::size_t kRadixFrom = 384;    // below, std::sort is faster
 constexpr int kDigitBits = 11;
 constexpr std::size_t kDigits = std::size_t{1} << kDigitBits;
 
-// Sorts keys by least-significant-digit radix sort, skipping digits that all keys share. `other` is scratch of equal size.
+// Sorts keys by least-significant-digit radix sort, skipping digits that all keys share. `other` is scratch of equal
+// size.
 template <class Key>
 void sort_keys(std::vector<Key>& keys, std::vector<Key>& other, std::vector<std::uint32_t>& histogram) {
-  using Unsigned = std::make_unsigned_t<Key>;
   const std::size_t n = keys.size();
   if (n < kRadixFrom || n > std::numeric_limits<std::uint32_t>::max()) {
     std::sort(keys.begin(), keys.end());
@@ -33,18 +33,16 @@ void sort_keys(std::vector<Key>& keys, std::vector<Key>& other, std::vector<std:
   }
   constexpr int kKeyBits = 8 * sizeof(Key);
   constexpr int kPasses = (kKeyBits + kDigitBits - 1) / kDigitBits;
-  constexpr Unsigned kSign = Unsigned{1} << (kKeyBits - 1);
   histogram.assign(kPasses * kDigits, 0);
   for (const Key key : keys) {
-    Unsigned u = static_cast<Unsigned>(key) ^ kSign;
-    for (int pass = 0; pass < kPasses; ++pass, u >>= kDigitBits) ++histogram[pass * kDigits + (u & (kDigits - 1))];
+    Key left = key;
+    for (int pass = 0; pass < kPasses; ++pass, left >>= kDigitBits)
+      ++histogram[pass * kDigits + (left & (kDigits - 1))];
   }
   for (int pass = 0; pass < kPasses; ++pass) {
     std::uint32_t* counts = histogram.data() + pass * kDigits;
     const int shift = pass * kDigitBits;
-    const auto digit = [shift](Key key) {
-      return ((static_cast<Unsigned>(key) ^ kSign) >> shift) & static_cast<Unsigned>(kDigits - 1);
-    };
+    const auto digit = [shift](Key key) { return (key >> shift) & (kDigits - 1); };
     if (counts[digit(keys[0])] == n) continue;
     std::uint32_t sum = 0;
     for (std::size_t d = 0; d < kDigits; ++d) {
@@ -104,11 +102,11 @@ class NeuronEdges {
     }
   }
 
-  // The lowest value with at most top_count sample values at or above it and no heavy one; just above the greatest sample
-  // value where there is none, so that rarer, greater values than the sample has still get into the maxima.
+  // The lowest value with at most top_count sample values at or above it and no heavy one; just above the greatest
+  // sample value where there is none, so that rarer, greater values than the sample has still get into the maxima.
   Key top_edge() {
     std::size_t above = 0;
-    Key edge = next_key(runs_.back().key);
+    Key edge = next_key<Real>(runs_.back().key);
     while (n_low_ > 0) {
       const Run<Key>& run = runs_[n_low_ - 1];
       if (run.heavy || above + run.count > top_count_) break;
@@ -148,14 +146,14 @@ class NeuronEdges {
                      [this](std::size_t a, std::size_t b) { return runs_[a].count > runs_[b].count; });
   }
 
-  // Few distinct values: a partition for each. What is left of the budget fences them in, the most frequent first, against
-  // values that the sample does not have.
+  // Few distinct values: a partition for each. What is left of the budget fences them in, the most frequent first,
+  // against values that the sample does not have.
   void separate_all(std::size_t budget) {
     for (std::size_t i = 1; i < n_low_; ++i) edges_.push_back(runs_[i].key);
     budget -= n_low_ - 1;
     order_runs(false);
     for (const std::size_t i : order_) {
-      const Key above = next_key(runs_[i].key);
+      const Key above = next_key<Real>(runs_[i].key);
       const bool cut_already = i + 1 < n_low_ ? above == runs_[i + 1].key : is_top(above);
       if (cut_already || budget == 0) continue;
       edges_.push_back(above);
@@ -173,9 +171,9 @@ class NeuronEdges {
     const std::size_t before = edges_.size();
     std::size_t left = budget;
     for (const std::size_t i : order_) {
-      const Key above = next_key(runs_[i].key);
+      const Key above = next_key<Real>(runs_[i].key);
       const bool adjacent = i + 1 < n_low_ && above == runs_[i + 1].key;
-      const bool follows = i > 0 && next_key(runs_[i - 1].key) == runs_[i].key;
+      const bool follows = i > 0 && next_key<Real>(runs_[i - 1].key) == runs_[i].key;
       const bool need_at = i > 0 && !cut_at_[i] && !(follows && cut_above_[i - 1]);
       const bool greatest = i + 1 == runs_.size() && top_count_ == 0;
       const bool need_above = !greatest && !is_top(above) && !cut_above_[i] && !(adjacent && cut_at_[i + 1]);
@@ -263,6 +261,7 @@ void choose_edges(const Real* sample, std::size_t n_sample, std::size_t n_neuron
 }
 
 template void choose_edges<float>(const float*, std::size_t, std::size_t, int, std::size_t, float*, int, const Poll&);
-template void choose_edges<double>(const double*, std::size_t, std::size_t, int, std::size_t, double*, int, const Poll&);
+template void choose_edges<double>(const double*, std::size_t, std::size_t, int, std::size_t, double*, int,
+                                   const Poll&);
 
 }  // namespace nadb::activation

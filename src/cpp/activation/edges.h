@@ -1,6 +1,6 @@
-// Edges: where to cut each neuron's value axis into partitions, from a random sample of the inputs. Implements design.md,
-// section 4, 1: zero-width partitions for heavy values, a top edge aimed at the maxima, the rest midway between equal depth
-// and equal width.
+// Edges: where to cut each neuron's value axis into partitions, from a random sample of the inputs. Implements
+// design.md, section 4, 1: zero-width partitions for heavy values, a top edge aimed at the maxima, the rest midway
+// between equal depth and equal width.
 #pragma once
 
 #include <cstddef>

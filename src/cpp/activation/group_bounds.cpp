@@ -1,5 +1,5 @@
-// Bounds of a neuron group; see group_bounds.h. Inputs go by blocks whose accumulators stay in the first-level cache while
-// the neurons pass over them.
+// Bounds of a neuron group; see group_bounds.h. Inputs go by blocks whose accumulators stay in the first-level cache
+// while the neurons pass over them.
 #include "activation/group_bounds.h"
 
 #include <algorithm>
@@ -42,7 +42,12 @@ class CodeBounds {
  public:
   CodeBounds(const GroupShape& shape, const std::uint8_t* const* rows, int bits, const double* tables,
              const MaximaTerms& maxima, CombineKind combine)
-      : shape_(shape), rows_(rows), bits_(bits), maxima_(maxima), combine_(combine), table_size_(std::size_t{2} << bits) {
+      : shape_(shape),
+        rows_(rows),
+        bits_(bits),
+        maxima_(maxima),
+        combine_(combine),
+        table_size_(std::size_t{2} << bits) {
     // Where exact terms take its place, the top entry of a table must change nothing.
     tables_.assign(tables, tables + shape.n_neurons * table_size_);
     for (std::size_t j = 0; j < shape.n_neurons; ++j) {

@@ -1,5 +1,5 @@
-// Bounds and exact scores of a neuron group for every input of a segment: the sum (min, max) over the neurons of each one's
-// term. Implements design.md, section 3, "One arithmetic", and section 4, 3.
+// Bounds and exact scores of a neuron group for every input of a segment: the sum (min, max) over the neurons of each
+// one's term. Implements design.md, section 3, "One arithmetic", and section 4, 3.
 #pragma once
 
 #include <cstddef>
@@ -23,23 +23,24 @@ struct GroupShape {
   }
 };
 
-// The exact terms of the inputs in each neuron's top partition, in input order; terms[j] is nullptr where neuron j keeps
-// none. starts: n_neurons x (n_groups + 1), positions in terms[j].
+// The exact terms of the inputs in each neuron's top partition, in input order; terms[j] is nullptr where neuron j
+// keeps none. starts: n_neurons x (n_groups + 1), positions in terms[j].
 struct MaximaTerms {
   const double* const* terms;
   const std::int64_t* starts;
 };
 
-// lower, upper: n_inputs each. tables: n_neurons x 2^bits x 2, intervals of the term per code. Inputs whose code is the top
-// one take the next entry of the neuron's maxima terms instead, where it keeps them. NaN widens to an unbounded end. Throws
-// std::invalid_argument if a row has another number of top codes than its maxima: the codes are damaged.
+// lower, upper: n_inputs each. tables: n_neurons x 2^bits x 2, intervals of the term per code. Inputs whose code is the
+// top one take the next entry of the neuron's maxima terms instead, where it keeps them. NaN widens to an unbounded
+// end. Throws std::invalid_argument if a row has another number of top codes than its maxima: the codes are damaged.
 void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int bits, const double* tables,
                  const MaximaTerms& maxima, CombineKind combine, double* lower, double* upper, int threads,
                  const Poll& poll);
 
-// The same over kept values. columns[r * n_neurons + j]: values of `type`. terms: one per neuron. tolerances: one per neuron,
-// or nullptr: exact values. With tolerances the term is taken over [v - tolerance, v + tolerance], and `upper` must not be
-// nullptr; without, lower gets the exact score (NaN stays NaN) and upper, unless nullptr or equal to lower, a copy.
+// The same over kept values. columns[r * n_neurons + j]: values of `type`. terms: one per neuron. tolerances: one per
+// neuron, or nullptr: exact values. With tolerances the term is taken over [v - tolerance, v + tolerance], and `upper`
+// must not be nullptr; without, lower gets the exact score (NaN stays NaN) and upper, unless nullptr or equal to lower,
+// a copy.
 void value_bounds(const GroupShape& shape, const void* const* columns, ColumnType type, const Term* terms,
                   const double* tolerances, CombineKind combine, double* lower, double* upper, int threads,
                   const Poll& poll);

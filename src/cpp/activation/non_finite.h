@@ -1,5 +1,5 @@
-// The error for a NaN or an infinity among activations: it carries the place, so that the Python side can name layer, neuron
-// and input (design.md, section 4, 1).
+// The error for a NaN or an infinity among activations: it carries the place, so that the Python side can name layer,
+// neuron and input (design.md, section 4, 1).
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Reading packed codes: a row of one neuron in one row group (docs/ARCHITECTURE.md, "_core": input i has bits [i*b, (i+1)*b),
-// little-endian bit order). Every function reads inside ceil(n*b/8) bytes only.
+// Reading packed codes: a row of one neuron in one row group (docs/ARCHITECTURE.md, "_core": input i has bits [i*b,
+// (i+1)*b), little-endian bit order). Every function reads inside ceil(n*b/8) bytes only.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// The row groups that an encoder has filled and that nobody has taken yet: byte buffers, neuron-major, one row of bytes per
-// neuron (docs/ARCHITECTURE.md, "Segments"). Shared by SegmentEncoder and ColumnWriter.
+// The row groups that an encoder has filled and that nobody has taken yet: byte buffers, neuron-major, one row of bytes
+// per neuron (docs/ARCHITECTURE.md, "Segments"). Shared by SegmentEncoder and ColumnWriter.
 #pragma once
 
 #include <cstddef>

@@ -61,9 +61,7 @@ void pack_at(int bits, const Code* codes, std::size_t n, std::size_t place, std:
 template <class Real, class Code>
 struct Kernel {
   using Key = typename KeyOf<Real>::Key;
-  using Span = std::make_unsigned_t<Key>;
-  using Range = KeyRange<Key, Span>;
-  using Table = EncodeTable<Real, Key, Span, Code>;
+  using Table = EncodeTable<Real, Key, Code>;
 
   static std::size_t encode(const Real* values, std::size_t n, const Table& table, Key* keys, Code* codes,
                             std::uint16_t* positions) {
@@ -80,18 +78,17 @@ struct Kernel {
 };
 
 template <class Real>
-using Range = typename Kernel<Real, std::uint8_t>::Range;
+using Range = KeyRange<typename KeyOf<Real>::Key>;
 
-template <class Range, class Key>
-void widen_range(Range& range, Key key) {
-  using Span = decltype(range.span);
+template <class Key>
+void widen_range(KeyRange<Key>& range, Key key) {
   if (range.span == 0) {
     range = {key, 1};
     return;
   }
-  const Key high = static_cast<Key>(static_cast<Span>(range.low) + range.span - 1);
+  const Key high = std::max(range.low + (range.span - 1), key);
   const Key low = std::min(range.low, key);
-  range = {low, static_cast<Span>(std::max(high, key)) - static_cast<Span>(low) + 1};
+  range = {low, high - low + 1};
 }
 
 // The kernel's cell function, for an edge.
@@ -190,7 +187,8 @@ void SegmentEncoder<Real>::build_cells(std::size_t neuron, const Real* edges, Co
     while (e < last && cell_of(edges[e], own.base, own.scale, last_cell) == c) ++e;
     most = std::max(most, e - before);
   }
-  own.steps = most <= static_cast<std::size_t>(kEncodeSteps) ? std::max<std::int32_t>(1, static_cast<std::int32_t>(most)) : 0;
+  own.steps =
+      most <= static_cast<std::size_t>(kEncodeSteps) ? std::max<std::int32_t>(1, static_cast<std::int32_t>(most)) : 0;
 }
 
 // Asks for the tables of a neuron, which a batch visits once each and in no order that the hardware foresees.
@@ -225,8 +223,9 @@ void SegmentEncoder<Real>::note_top(std::size_t neuron, Real value) {
   widen_range(top, key_of(own.top_high));
 }
 
-// Codes, bounds, maxima and packed bits of n <= kBlockRows values of one neuron, inputs [position, position + n), all of one
-// row group. While a neuron keeps maxima, the range of its top partition stays empty, so that the kernel reports every value of it.
+// Codes, bounds, maxima and packed bits of n <= kBlockRows values of one neuron, inputs [position, position + n), all
+// of one row group. While a neuron keeps maxima, the range of its top partition stays empty, so that the kernel reports
+// every value of it.
 template <class Real>
 template <class Code>
 void SegmentEncoder<Real>::encode_column(std::size_t neuron, const Real* values, std::size_t n, std::size_t position,
@@ -236,11 +235,16 @@ void SegmentEncoder<Real>::encode_column(std::size_t neuron, const Real* values,
   const Code* cells = reinterpret_cast<const Code*>(cells_.get()) + neuron * n_cells_;
   Range<Real>* ranges = reinterpret_cast<Range<Real>*>(bounds_.get()) + neuron * n_partitions_;
   const typename Kernel<Real, Code>::Table table{
-      own.base, own.scale, static_cast<std::int32_t>(n_cells_ - 1), own.steps, bits_, cells,
-      reinterpret_cast<const Key*>(edge_keys_.get()) + neuron * n_partitions_, ranges};
+      own.base,
+      own.scale,
+      static_cast<std::int32_t>(n_cells_ - 1),
+      own.steps,
+      bits_,
+      cells,
+      reinterpret_cast<const Key*>(edge_keys_.get()) + neuron * n_partitions_,
+      ranges};
   Code* codes = reinterpret_cast<Code*>(scratch.codes);
-  const std::size_t n_outside =
-      Kernel<Real, Code>::encode(values, n, table, scratch.keys, codes, scratch.positions);
+  const std::size_t n_outside = Kernel<Real, Code>::encode(values, n, table, scratch.keys, codes, scratch.positions);
   for (std::size_t i = 0; i < n_outside; ++i) {
     const std::size_t at = scratch.positions[i];
     const std::size_t code = codes[at];
@@ -290,7 +294,8 @@ void SegmentEncoder<Real>::append(const Batch<Real>& batch, int threads) {
   groups_.reserve(batch.n);
   const std::size_t n_blocks = (groups_.n_neurons() + kBlockNeurons - 1) / kBlockNeurons;
   const std::size_t n_tasks = (n_blocks + kBlocksPerTask - 1) / kBlocksPerTask;
-  std::vector<Scratch> scratch(std::max<std::size_t>(1, std::min<std::size_t>(n_tasks, static_cast<std::size_t>(threads))));
+  std::vector<Scratch> scratch(
+      std::max<std::size_t>(1, std::min<std::size_t>(n_tasks, static_cast<std::size_t>(threads))));
   parallel_for(n_tasks, static_cast<int>(scratch.size()), [&](std::size_t task, std::size_t worker) {
     for (std::size_t block = task * kBlocksPerTask; block < std::min(n_blocks, (task + 1) * kBlocksPerTask); ++block) {
       if (bits_ <= 8) {
@@ -305,7 +310,6 @@ void SegmentEncoder<Real>::append(const Batch<Real>& batch, int threads) {
 
 template <class Real>
 void SegmentEncoder<Real>::finish() {
-  using Key = typename KeyOf<Real>::Key;
   if (finished_) throw std::invalid_argument("finish was called before: its result can be taken once");
   if (groups_.n_left() > 0) {
     throw std::invalid_argument("finish needs all " + std::to_string(groups_.n_inputs()) +
@@ -321,9 +325,8 @@ void SegmentEncoder<Real>::finish() {
       std::memcpy(&range, at, sizeof range);
       Real pair[2] = {std::numeric_limits<Real>::infinity(), -std::numeric_limits<Real>::infinity()};
       if (range.span != 0) {
-        const auto high = static_cast<Key>(static_cast<decltype(range.span)>(range.low) + range.span - 1);
         pair[0] = real_of_key<Real>(range.low);
-        pair[1] = real_of_key<Real>(high);
+        pair[1] = real_of_key<Real>(range.low + (range.span - 1));
       } else if (p == n_partitions_ - 1 && neurons_[j].keeps_maxima) {
         pair[0] = neurons_[j].top_low;
         pair[1] = neurons_[j].top_high;

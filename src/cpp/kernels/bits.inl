@@ -1,8 +1,9 @@
 // Packing codes of 1 to 12 bits, least significant bit first, and back (docs/ARCHITECTURE.md, "_core"). Eight codes are
-// eight times b bits, b whole bytes, handled in a 64-bit word: neighbouring lanes are pushed together (or apart) in three
-// steps, pairs of codes, pairs of pairs, halves. The byte order of the machine must be little-endian (CMakeLists.txt checks).
+// eight times b bits, b whole bytes, handled in a 64-bit word: neighbouring lanes are pushed together (or apart) in
+// three steps, pairs of codes, pairs of pairs, halves. The byte order of the machine must be little-endian
+// (CMakeLists.txt checks).
 
-inline uint64_t load_u64(const uint8_t* from) {
+inline uint64_t load_u64(const uint8_t* from) noexcept {
   uint64_t word;
   __builtin_memcpy(&word, from, 8);
   return word;
@@ -10,7 +11,7 @@ inline uint64_t load_u64(const uint8_t* from) {
 
 // Eight codes in bytes -> 8 * kBits bits.
 template <int kBits>
-inline uint64_t squeeze_u8(uint64_t x) {
+inline uint64_t squeeze_u8(uint64_t x) noexcept {
   constexpr uint64_t kLow1 = 0x00ff00ff00ff00ffu;
   constexpr uint64_t kLow2 = 0x0000ffff0000ffffu;
   constexpr uint64_t kLow4 = 0x00000000ffffffffu;
@@ -20,7 +21,7 @@ inline uint64_t squeeze_u8(uint64_t x) {
 }
 
 template <int kBits>
-inline uint64_t spread_u8(uint64_t x) {
+inline uint64_t spread_u8(uint64_t x) noexcept {
   constexpr uint64_t kMask4 = kBits == 8 ? 0xffffffffu : (uint64_t{1} << (4 * kBits)) - 1;
   constexpr uint64_t kMask2 = ((uint64_t{1} << (2 * kBits)) - 1) * 0x0000000100000001u;
   constexpr uint64_t kMask1 = ((uint64_t{1} << kBits) - 1) * 0x0001000100010001u;
@@ -31,7 +32,7 @@ inline uint64_t spread_u8(uint64_t x) {
 
 // Four codes in 16-bit lanes -> 4 * kBits bits.
 template <int kBits>
-inline uint64_t squeeze_u16(uint64_t x) {
+inline uint64_t squeeze_u16(uint64_t x) noexcept {
   constexpr uint64_t kLow2 = 0x0000ffff0000ffffu;
   constexpr uint64_t kLow4 = 0x00000000ffffffffu;
   x = (x & kLow2) | ((x & ~kLow2) >> (16 - kBits));
@@ -39,7 +40,7 @@ inline uint64_t squeeze_u16(uint64_t x) {
 }
 
 template <int kBits>
-inline uint64_t spread_u16(uint64_t x) {
+inline uint64_t spread_u16(uint64_t x) noexcept {
   constexpr uint64_t kMask2 = (uint64_t{1} << (2 * kBits)) - 1;
   constexpr uint64_t kMask1 = ((uint64_t{1} << kBits) - 1) * 0x0000000100000001u;
   x = (x & kMask2) | (((x >> (2 * kBits)) & kMask2) << 32);
@@ -47,7 +48,7 @@ inline uint64_t spread_u16(uint64_t x) {
 }
 
 template <int kBits>
-void pack_u8(const uint8_t* codes, size_t n, uint8_t* packed) {
+void pack_u8(const uint8_t* codes, size_t n, uint8_t* packed) noexcept {
   for (size_t i = 0; i < n; i += 8) {
     const uint64_t word = squeeze_u8<kBits>(load_u64(codes + i));
     __builtin_memcpy(packed, &word, kBits);
@@ -56,7 +57,7 @@ void pack_u8(const uint8_t* codes, size_t n, uint8_t* packed) {
 }
 
 template <int kBits>
-void pack_u16(const uint16_t* codes, size_t n, uint8_t* packed) {
+void pack_u16(const uint16_t* codes, size_t n, uint8_t* packed) noexcept {
   for (size_t i = 0; i < n; i += 8) {
     uint64_t half[2];
     __builtin_memcpy(half, codes + i, 16);
@@ -71,7 +72,7 @@ void pack_u16(const uint16_t* codes, size_t n, uint8_t* packed) {
 }
 
 template <int kBits>
-void unpack_u8(const uint8_t* packed, size_t n, uint8_t* codes) {
+void unpack_u8(const uint8_t* packed, size_t n, uint8_t* codes) noexcept {
   const size_t n_bytes = (n * kBits + 7) / 8;
   size_t i = 0;
   size_t at = 0;
@@ -89,7 +90,7 @@ void unpack_u8(const uint8_t* packed, size_t n, uint8_t* codes) {
 }
 
 template <int kBits>
-void unpack_u16(const uint8_t* packed, size_t n, uint16_t* codes) {
+void unpack_u16(const uint8_t* packed, size_t n, uint16_t* codes) noexcept {
   const size_t n_bytes = (n * kBits + 7) / 8;
   for (size_t i = 0, at = 0; i < n; i += 8, at += kBits) {
     uint8_t bytes[16] = {0};
@@ -109,7 +110,7 @@ void unpack_u16(const uint8_t* packed, size_t n, uint16_t* codes) {
 }
 
 template <class Code>
-size_t find_code(const Code* codes, size_t n, Code code, uint16_t* positions) {
+size_t find_code(const Code* codes, size_t n, Code code, uint16_t* positions) noexcept {
   size_t found = 0;
   for (size_t i = 0; i < n; ++i) {
     positions[found] = static_cast<uint16_t>(i);

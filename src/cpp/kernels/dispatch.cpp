@@ -29,8 +29,9 @@ const KernelTable& choose() {
   for (const KernelTable* table : kPriority) {
     if ((any || std::string(forced) == table->name) && table->supported()) return *table;
   }
-  throw std::runtime_error("the environment variable NADB_FORCE_KERNELS must name kernels that this machine has, got '" +
-                           std::string(any ? "" : forced) + "'; there are: " + list_targets());
+  throw std::runtime_error(
+      "the environment variable NADB_FORCE_KERNELS must name kernels that this machine has, got '" +
+      std::string(any ? "" : forced) + "'; there are: " + list_targets());
 }
 
 }  // namespace

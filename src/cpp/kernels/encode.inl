@@ -1,36 +1,36 @@
 // Codes of a column of values (design.md, section 4, 2). A uniform grid gives the first candidate: its cell function is
-// monotone, so every edge in a lower cell is below the value and every edge in a higher cell above it. What is left, the
-// edges in the value's own cell, is decided by comparing keys. The grid's scale is limited (see encoder.cpp) so that
-// flushing subnormals cannot move a value to another cell.
+// monotone, so every edge in a lower cell is below the value and every edge in a higher cell above it. What is left,
+// the edges in the value's own cell, is decided by comparing keys. The grid's scale is limited (see encoder.cpp) so
+// that flushing subnormals cannot move a value to another cell.
 
 constexpr size_t kEncodeBlock = 256;
 
 // Writes every position and moves on only past those that count: no branch to mispredict.
-template <class Key, class Span, class Code>
-inline size_t note_outside(const KeyRange<Key, Span>* ranges, Key key, uint32_t code, size_t i, size_t found,
-                           uint16_t* positions) {
-  const KeyRange<Key, Span> range = ranges[code];
+template <class Key, class Code>
+inline size_t note_outside(const KeyRange<Key>* ranges, Key key, uint32_t code, size_t i, size_t found,
+                           uint16_t* positions) noexcept {
+  const KeyRange<Key>* range = ranges + code;
   positions[found] = static_cast<uint16_t>(i);
-  return found + static_cast<size_t>(static_cast<Span>(key) - static_cast<Span>(range.low) >= range.span);
+  return found + static_cast<size_t>(static_cast<Key>(key - range->low) >= range->span);
 }
 
-template <int kSteps, class Key, class Span, class Code>
+template <int kSteps, class Key, class Code>
 inline size_t step_codes(const Key* keys, const int32_t* cells, size_t n, const Code* first, const Key* edge_keys,
-                         const KeyRange<Key, Span>* ranges, Code* codes, uint16_t* positions) {
+                         const KeyRange<Key>* ranges, Code* codes, uint16_t* positions) noexcept {
   size_t found = 0;
   for (size_t i = 0; i < n; ++i) {
     const Key key = keys[i];
     uint32_t code = first[cells[i]];
     for (int s = 0; s < kSteps; ++s) code += static_cast<uint32_t>(key >= edge_keys[code]);
     codes[i] = static_cast<Code>(code);
-    found = note_outside<Key, Span, Code>(ranges, key, code, i, found, positions);
+    found = note_outside<Key, Code>(ranges, key, code, i, found, positions);
   }
   return found;
 }
 
-template <class Key, class Span, class Code>
-inline size_t search_codes(const Key* keys, size_t n, int bits, const Key* edge_keys, const KeyRange<Key, Span>* ranges,
-                           Code* codes, uint16_t* positions) {
+template <class Key, class Code>
+inline size_t search_codes(const Key* keys, size_t n, int bits, const Key* edge_keys, const KeyRange<Key>* ranges,
+                           Code* codes, uint16_t* positions) noexcept {
   size_t found = 0;
   for (size_t i = 0; i < n; ++i) {
     const Key key = keys[i];
@@ -39,14 +39,14 @@ inline size_t search_codes(const Key* keys, size_t n, int bits, const Key* edge_
       code += key >= edge_keys[code + half - 1] ? half : 0;
     }
     codes[i] = static_cast<Code>(code);
-    found = note_outside<Key, Span, Code>(ranges, key, code, i, found, positions);
+    found = note_outside<Key, Code>(ranges, key, code, i, found, positions);
   }
   return found;
 }
 
-template <class Real, class Key, class Span, class Code>
-size_t encode(const Real* values, size_t n, const EncodeTable<Real, Key, Span, Code>* table, Key* keys, Code* codes,
-              uint16_t* positions) {
+template <class Real, class Key, class Code>
+size_t encode(const Real* values, size_t n, const EncodeTable<Real, Key, Code>* table, Key* keys, Code* codes,
+              uint16_t* positions) noexcept {
   for (size_t i = 0; i < n; ++i) keys[i] = key_of(values[i]);
   const Key* edges = table->edge_keys;
   if (table->steps == 0) return search_codes(keys, n, table->bits, edges, table->ranges, codes, positions);
@@ -61,9 +61,13 @@ size_t encode(const Real* values, size_t n, const EncodeTable<Real, Key, Span, C
     cells[i] = static_cast<int32_t>(place);
   }
   switch (table->steps) {
-    case 1: return step_codes<1>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
-    case 2: return step_codes<2>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
-    case 3: return step_codes<3>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
-    default: return step_codes<4>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
+    case 1:
+      return step_codes<1>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
+    case 2:
+      return step_codes<2>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
+    case 3:
+      return step_codes<3>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
+    default:
+      return step_codes<4>(keys, cells, n, table->cells, edges, table->ranges, codes, positions);
   }
 }

@@ -1,20 +1,21 @@
-// Looking for values that may not be stored (design.md, section 4, 1: NaN and infinities are an error naming the place).
+// Looking for values that may not be stored (design.md, section 4, 1: NaN and infinities are an error naming the
+// place).
 
 template <class Real>
-size_t find_non_finite(const Real* values, size_t n) {
-  typedef typename KeyOf<Real>::Key Key;
+size_t find_non_finite(const Real* values, size_t n) noexcept {
+  typedef typename KeyOf<Real>::Bits Bits;
   constexpr size_t kBlock = 1024;
   for (size_t begin = 0; begin < n; begin += kBlock) {
     const size_t end = n - begin < kBlock ? n : begin + kBlock;
-    Key bad = 0;
+    Bits bad = 0;
     for (size_t i = begin; i < end; ++i) {
-      Key bits;
+      Bits bits;
       __builtin_memcpy(&bits, values + i, sizeof bits);
-      bad |= -Key((bits & KeyOf<Real>::kMagnitude) >= KeyOf<Real>::kInfinity);
+      bad |= -Bits((bits & KeyOf<Real>::kMagnitude) >= KeyOf<Real>::kInfinity);
     }
     if (bad == 0) continue;
     for (size_t i = begin; i < end; ++i) {
-      Key bits;
+      Bits bits;
       __builtin_memcpy(&bits, values + i, sizeof bits);
       if ((bits & KeyOf<Real>::kMagnitude) >= KeyOf<Real>::kInfinity) return i;
     }

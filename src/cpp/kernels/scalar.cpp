@@ -1,5 +1,6 @@
-// The kernels for the lowest CPU of the platform: always compiled, and the specification that every other target must equal
-// bit for bit. Only C headers and our .inl files are included, all in an anonymous namespace (style.md, "Kernels").
+// The kernels for the lowest CPU of the platform: always compiled, and the specification that every other target must
+// equal bit for bit. Only C headers and our .inl files are included, all in an anonymous namespace (style.md,
+// "Kernels").
 #include "kernels/kernel_table.h"
 
 namespace nadb {
@@ -16,7 +17,7 @@ namespace {
 #include "kernels/table.inl"
 // clang-format on
 
-bool always() { return true; }
+bool always() noexcept { return true; }
 
 }  // namespace
 

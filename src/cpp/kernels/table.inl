@@ -1,5 +1,5 @@
-// Fills a KernelTable from the bodies of this folder; included last by every <target>.cpp, inside its anonymous namespace.
-// A target that has a faster body for an entry overrides it after calling make_table.
+// Fills a KernelTable from the bodies of this folder; included last by every <target>.cpp, inside its anonymous
+// namespace. A target that has a faster body for an entry overrides it after calling make_table.
 
 constexpr KernelTable make_table(const char* name, const char* description, bool (*supported)()) {
   KernelTable t{};
@@ -8,10 +8,10 @@ constexpr KernelTable make_table(const char* name, const char* description, bool
   t.supported = supported;
   t.find_non_finite_f32 = find_non_finite<float>;
   t.find_non_finite_f64 = find_non_finite<double>;
-  t.encode_f32_u8 = encode<float, int32_t, uint32_t, uint8_t>;
-  t.encode_f32_u16 = encode<float, int32_t, uint32_t, uint16_t>;
-  t.encode_f64_u8 = encode<double, int64_t, uint64_t, uint8_t>;
-  t.encode_f64_u16 = encode<double, int64_t, uint64_t, uint16_t>;
+  t.encode_f32_u8 = encode<float, uint32_t, uint8_t>;
+  t.encode_f32_u16 = encode<float, uint32_t, uint16_t>;
+  t.encode_f64_u8 = encode<double, uint64_t, uint8_t>;
+  t.encode_f64_u16 = encode<double, uint64_t, uint16_t>;
   t.transpose_f32 = transpose<float>;
   t.transpose_f64 = transpose<double>;
   t.pack_u8[1] = pack_u8<1>;

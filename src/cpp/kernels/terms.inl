@@ -1,13 +1,14 @@
 // What one neuron contributes to a score, of its value and over an interval of values (design.md, section 3, "One
-// arithmetic"). The ends of an interval go through the operations of the exact value, in the same order; each is monotone
-// under rounding, so the interval is certain without slack.
+// arithmetic"). The ends of an interval go through the operations of the exact value, in the same order; each is
+// monotone under rounding, so the interval is certain without slack.
 //
-//   value: w * v     square: w * (v * v)     abs_diff: w * |v - t|     sq_diff: w * ((v - t) * (v - t))     product: w * (t * v)
+//   value: w * v     square: w * (v * v)     abs_diff: w * |v - t|     sq_diff: w * ((v - t) * (v - t))     product: w
+//   * (t * v)
 
-inline double magnitude(double x) { return __builtin_fabs(x); }
+inline double magnitude(double x) noexcept { return __builtin_fabs(x); }
 
 template <int kKind>
-inline double term_core(double value, double target) {
+inline double term_core(double value, double target) noexcept {
   if (kKind == kTermValue) return value;
   if (kKind == kTermSquare) return value * value;
   if (kKind == kTermProduct) return target * value;
@@ -17,7 +18,7 @@ inline double term_core(double value, double target) {
 }
 
 template <int kKind>
-void term_points(const double* values, size_t n, const Term* term, double* out) {
+void term_points(const double* values, size_t n, const Term* term, double* out) noexcept {
   const double target = term->target;
   const double weight = term->weight;
   if (term->weighted) {
@@ -28,7 +29,7 @@ void term_points(const double* values, size_t n, const Term* term, double* out) 
 }
 
 template <int kKind>
-void term_intervals(const double* lower, const double* upper, size_t n, const Term* term, double* pairs) {
+void term_intervals(const double* lower, const double* upper, size_t n, const Term* term, double* pairs) noexcept {
   constexpr bool kEven = kKind == kTermSquare || kKind == kTermAbsDiff || kKind == kTermSqDiff;
   const double infinity = __builtin_inf();
   const double target = term->target;
@@ -61,9 +62,11 @@ void term_intervals(const double* lower, const double* upper, size_t n, const Te
   }
 }
 
-void widen_f64(const void* values, size_t n, double* out) { __builtin_memcpy(out, values, n * sizeof(double)); }
+void widen_f64(const void* values, size_t n, double* out) noexcept {
+  __builtin_memcpy(out, values, n * sizeof(double));
+}
 
-void widen_f32(const void* values, size_t n, double* out) {
+void widen_f32(const void* values, size_t n, double* out) noexcept {
   const uint8_t* bytes = static_cast<const uint8_t*>(values);
   for (size_t i = 0; i < n; ++i) {
     float value;
@@ -72,7 +75,7 @@ void widen_f32(const void* values, size_t n, double* out) {
   }
 }
 
-void widen_bf16(const void* values, size_t n, double* out) {
+void widen_bf16(const void* values, size_t n, double* out) noexcept {
   const uint8_t* bytes = static_cast<const uint8_t*>(values);
   for (size_t i = 0; i < n; ++i) {
     uint16_t half;
@@ -86,7 +89,7 @@ void widen_bf16(const void* values, size_t n, double* out) {
 
 // Exponent 0 holds subnormals, mantissa * 2^-24, made by an integer conversion: no subnormal float32 ever appears, so
 // flush-to-zero changes nothing. Exponent 31 (infinity, NaN) is never stored, and read as such.
-void widen_f16(const void* values, size_t n, double* out) {
+void widen_f16(const void* values, size_t n, double* out) noexcept {
   const uint8_t* bytes = static_cast<const uint8_t*>(values);
   for (size_t i = 0; i < n; ++i) {
     uint16_t half;

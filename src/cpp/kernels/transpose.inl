@@ -1,10 +1,10 @@
-// Gathering a block of neurons out of row-major batches (src/cpp/activation/batch_rows.h). Four rows at a time, so that what
-// is written is whole vectors; rows are far apart in memory, so they are asked for ahead.
+// Gathering a block of neurons out of row-major batches (src/cpp/activation/batch_rows.h). Four rows at a time, so that
+// what is written is whole vectors; rows are far apart in memory, so they are asked for ahead.
 
 constexpr size_t kPrefetchRows = 8;
 
 template <class Real>
-void transpose(const Real* const* rows, size_t n, size_t stride, Real* out) {
+void transpose(const Real* const* rows, size_t n, size_t stride, Real* out) noexcept {
   constexpr size_t kLine = 64 / sizeof(Real);
   size_t r = 0;
   for (; r + 4 <= n; r += 4) {

@@ -16,7 +16,8 @@ py::array require_array(py::handle object, const char* name, int n_axes) {
   }
   auto array = py::reinterpret_borrow<py::array>(object);
   if (n_axes >= 0 && array.ndim() != n_axes) {
-    throw py::value_error(quoted + " must have " + std::to_string(n_axes) + " axes, got " + std::to_string(array.ndim()));
+    throw py::value_error(quoted + " must have " + std::to_string(n_axes) + " axes, got " +
+                          std::to_string(array.ndim()));
   }
   if ((array.flags() & py::array::c_style) == 0) {
     throw py::value_error(quoted + " must be C-contiguous, got other strides; pass np.ascontiguousarray(...)");

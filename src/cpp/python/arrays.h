@@ -1,5 +1,6 @@
-// NumPy arrays as the bindings take and give them: strict about dtype, number of axes and layout, never a silent cast or
-// copy; every refusal says what was got and expected (style.md, "Bindings"). Also the GIL-aware glue that all bindings share.
+// NumPy arrays as the bindings take and give them: strict about dtype, number of axes and layout, never a silent cast
+// or copy; every refusal says what was got and expected (style.md, "Bindings"). Also the GIL-aware glue that all
+// bindings share.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -24,7 +25,8 @@ namespace py = pybind11;
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
-// A NumPy array of any dtype, C-contiguous and aligned, with `n_axes` axes (negative: any); TypeError or ValueError else.
+// A NumPy array of any dtype, C-contiguous and aligned, with `n_axes` axes (negative: any); TypeError or ValueError
+// else.
 py::array require_array(py::handle object, const char* name, int n_axes);
 
 // The same with dtype T exactly.

@@ -25,7 +25,8 @@ constexpr py::ssize_t kMostSize = PY_SSIZE_T_MAX / 16;
 
 py::ssize_t ssize(std::size_t n) { return static_cast<py::ssize_t>(n); }
 
-// ---- edges ------------------------------------------------------------------------------------------------------------
+// ---- edges
+// ------------------------------------------------------------------------------------------------------------
 
 py::array choose_edges(const py::object& sample_object, py::ssize_t n_bits, py::ssize_t top_count, int threads) {
   return with_real(sample_object, "sample", 2, [&](auto sample) -> py::array {
@@ -45,7 +46,8 @@ py::array choose_edges(const py::object& sample_object, py::ssize_t n_bits, py::
   });
 }
 
-// ---- encoders ---------------------------------------------------------------------------------------------------------
+// ---- encoders
+// ---------------------------------------------------------------------------------------------------------
 
 // The arrays of an append, checked against the encoder's width; `batch` borrows from them.
 template <class Real>
@@ -131,7 +133,8 @@ template <class Object>
 py::object take_row_group(Object& self) {
   const InUse guard(self.in_use, "this encoder");
   return std::visit(
-      [](auto& encoder) { return row_group_array(encoder.take_row_group(), encoder.groups().n_neurons()); }, self.encoder);
+      [](auto& encoder) { return row_group_array(encoder.take_row_group(), encoder.groups().n_neurons()); },
+      self.encoder);
 }
 
 template <class Object>
@@ -195,7 +198,8 @@ void finish_writer(WriterObject& self) {
   std::visit([](const auto& encoder) { encoder.finish(); }, self.encoder);
 }
 
-// ---- bounds of a group ------------------------------------------------------------------------------------------------
+// ---- bounds of a group
+// ------------------------------------------------------------------------------------------------
 
 CombineKind parse_combine(const std::string& text) {
   if (text == "sum") return kCombineSum;
@@ -340,9 +344,8 @@ void code_bounds(const py::object& rows_object, py::ssize_t n_neurons, py::ssize
   const MaximaArrays maxima(maxima_terms, maxima_starts, shape);
   Array<double> lower = require_output(lower_object, "lower", shape.n_inputs);
   Array<double> upper = require_output(upper_object, "upper", shape.n_inputs);
-  const Buffers rows(rows_object, "rows", n_rows_total(shape), [&](std::size_t i) {
-    return activation::packed_bytes(shape.rows_of(i / shape.n_neurons), bits);
-  });
+  const Buffers rows(rows_object, "rows", n_rows_total(shape),
+                     [&](std::size_t i) { return activation::packed_bytes(shape.rows_of(i / shape.n_neurons), bits); });
   std::vector<const std::uint8_t*> pointers;
   pointers.reserve(rows.pointers().size());
   for (const void* pointer : rows.pointers()) pointers.push_back(static_cast<const std::uint8_t*>(pointer));
@@ -438,7 +441,8 @@ Array<double> combine_terms(const py::object& terms_object, const std::string& c
   return out;
 }
 
-// ---- packed codes -----------------------------------------------------------------------------------------------------
+// ---- packed codes
+// -----------------------------------------------------------------------------------------------------
 
 // One bytes-like row.
 struct Row {
@@ -512,10 +516,9 @@ Array<std::int64_t> rank_at(const py::object& row_object, const py::object& posi
 
 void register_non_finite(py::module_& m) {
   static py::object type;  // outlives the interpreter's modules on purpose: translators are never unregistered
-  type = py::reinterpret_steal<py::object>(
-      PyErr_NewExceptionWithDoc("neuralartifactdb._core.NonFiniteError",
-                                "A NaN or an infinity among activations, with `row`, `neuron` and `value`.",
-                                PyExc_ValueError, nullptr));
+  type = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
+      "neuralartifactdb._core.NonFiniteError",
+      "A NaN or an infinity among activations, with `row`, `neuron` and `value`.", PyExc_ValueError, nullptr));
   m.attr("NonFiniteError") = type;
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {

@@ -1,5 +1,5 @@
-// What this build is and what it chose: for neuralartifactdb.build_info() (style.md, "Kernels"). The NADB_* macros come from
-// CMakeLists.txt.
+// What this build is and what it chose: for neuralartifactdb.build_info() (style.md, "Kernels"). The NADB_* macros come
+// from CMakeLists.txt.
 #include <pybind11/stl.h>
 
 #include <string>

@@ -83,7 +83,6 @@ std::unique_ptr<SearchObject> make_search(std::optional<std::int64_t> k, bool la
 
 std::size_t candidates(const SearchObject& self) { return static_cast<std::size_t>(self.search.open_count()); }
 
-
 Array<std::int64_t> next_wave(SearchObject& self, py::ssize_t unit, py::ssize_t max_wave) {
   const std::size_t u = require_size("unit", unit, 1, PY_SSIZE_T_MAX);
   const std::size_t most = require_size("max_wave", max_wave, 1, PY_SSIZE_T_MAX);
@@ -93,8 +92,7 @@ Array<std::int64_t> next_wave(SearchObject& self, py::ssize_t unit, py::ssize_t 
 py::tuple plan(SearchObject& self, py::ssize_t unit, py::ssize_t max_wave) {
   const std::size_t u = require_size("unit", unit, 1, PY_SSIZE_T_MAX);
   const std::size_t most = require_size("max_wave", max_wave, 1, PY_SSIZE_T_MAX);
-  const search::PlannedWork work =
-      run(self, candidates(self), [&](const BoundedSearch& s) { return s.plan(u, most); });
+  const search::PlannedWork work = run(self, candidates(self), [&](const BoundedSearch& s) { return s.plan(u, most); });
   return py::make_tuple(work.n_evaluations, work.n_waves);
 }
 

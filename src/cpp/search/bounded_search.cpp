@@ -44,7 +44,8 @@ BoundedSearch::BoundedSearch(const SearchOptions& options)
     throw std::invalid_argument("`epsilon` must be finite and at least 0, got " + text(options.epsilon));
   }
   if (options.theta_on == ThetaOn::kDistance && options.largest) {
-    throw std::invalid_argument("theta_on='distance' ranks the smallest first; got largest=True, expected largest=False");
+    throw std::invalid_argument(
+        "theta_on='distance' ranks the smallest first; got largest=True, expected largest=False");
   }
   if (options.theta_on == ThetaOn::kScore && !options.largest) {
     throw std::invalid_argument("theta_on='score' ranks the largest first; got largest=False, expected largest=True");
@@ -60,7 +61,8 @@ BoundedSearch::BoundedSearch(const SearchOptions& options)
   if (options.floor) lower_cut({direction_.key(*options.floor), std::numeric_limits<std::int64_t>::max()});
 }
 
-// ---- intervals --------------------------------------------------------------------------------------------------------
+// ---- intervals
+// --------------------------------------------------------------------------------------------------------
 
 void BoundedSearch::check_intervals(const Block& block) {
   bool good = true;
@@ -89,7 +91,8 @@ BoundedSearch::Interval BoundedSearch::interval_of(double lower, double upper, b
   return {best, direction_.key(pessimistic)};
 }
 
-// ---- offers -----------------------------------------------------------------------------------------------------------
+// ---- offers
+// -----------------------------------------------------------------------------------------------------------
 
 void BoundedSearch::offer(const Block& block) {
   check_intervals(block);
@@ -126,8 +129,8 @@ void BoundedSearch::lower_cut(const Rank& rank) noexcept {
   cut_cost_ = rank.key == kNullKey ? std::numeric_limits<double>::infinity() : cost_of_key(rank.key);
 }
 
-// Sets the cut to the k-th best pessimistic rank of all candidates known. Whatever ranks beyond it at its best is out, for
-// it is not among those k itself: its pessimistic rank is no better than its optimistic one.
+// Sets the cut to the k-th best pessimistic rank of all candidates known. Whatever ranks beyond it at its best is out,
+// for it is not among those k itself: its pessimistic rank is no better than its optimistic one.
 void BoundedSearch::tighten_cut() {
   refined_since_cut_ = 0;
   offered_since_cut_ = 0;
@@ -167,7 +170,8 @@ void BoundedSearch::prune_offers() {
   prune_at_ = std::max(2 * kept, kFirstPrune + 2 * k_);
 }
 
-// ---- exact scores -----------------------------------------------------------------------------------------------------
+// ---- exact scores
+// -----------------------------------------------------------------------------------------------------
 
 void BoundedSearch::add_exact(const Rank& rank) {
   if (!out(rank)) exact_.push_back(rank);
@@ -187,7 +191,8 @@ void BoundedSearch::settle_exact() {
   lower_cut(exact_.back());
 }
 
-// ---- waves ------------------------------------------------------------------------------------------------------------
+// ---- waves
+// ------------------------------------------------------------------------------------------------------------
 
 void BoundedSearch::push_queue(std::size_t index) {
   const Candidate& c = candidates_[index];
@@ -308,7 +313,8 @@ std::vector<std::int64_t> BoundedSearch::next_wave(std::size_t unit, std::size_t
   return wave;
 }
 
-// ---- refinement -------------------------------------------------------------------------------------------------------
+// ---- refinement
+// -------------------------------------------------------------------------------------------------------
 
 std::size_t BoundedSearch::find(std::int64_t id) const noexcept {
   const auto before = [](const Candidate& c, std::int64_t value) { return c.id < value; };
@@ -377,7 +383,8 @@ void BoundedSearch::refine(const Block& block) {
   }
 }
 
-// ---- what is known ----------------------------------------------------------------------------------------------------
+// ---- what is known
+// ----------------------------------------------------------------------------------------------------
 
 PlannedWork BoundedSearch::plan(std::size_t unit, std::size_t max_wave) const {
   BoundedSearch copy(*this);

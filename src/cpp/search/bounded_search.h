@@ -1,6 +1,7 @@
-// The bounded search: one ranking for filters and top-k, over activations and masks. Candidates come with certain intervals
-// for their scores; the search settles what the intervals decide and hands out the rest for refinement, in waves, most
-// promising first, and not one more than needed. Implements design.md, section 3, and docs/ARCHITECTURE.md, "Waves".
+// The bounded search: one ranking for filters and top-k, over activations and masks. Candidates come with certain
+// intervals for their scores; the search settles what the intervals decide and hands out the rest for refinement, in
+// waves, most promising first, and not one more than needed. Implements design.md, section 3, and docs/ARCHITECTURE.md,
+// "Waves".
 #pragma once
 
 #include <cstddef>
@@ -24,8 +25,8 @@ struct SearchOptions {
   ThetaOn theta_on = ThetaOn::kNone;
 };
 
-// A block of candidates: parallel arrays of n elements, borrowed for the call. NaN at both ends is an exact NULL; equal ends
-// without may_be_null are an exact score. `may_be_null` is nullptr where none may be.
+// A block of candidates: parallel arrays of n elements, borrowed for the call. NaN at both ends is an exact NULL; equal
+// ends without may_be_null are an exact score. `may_be_null` is nullptr where none may be.
 struct Block {
   const std::int64_t* ids;
   const double* lower;
@@ -59,13 +60,13 @@ class BoundedSearch {
   // interval with one NaN end or with lower > upper. Amortised O(n).
   void offer(const Block& block);
 
-  // The next ids to refine, best optimistic end first: every open candidate that is certain to be needed, rounded up to a
-  // multiple of `unit` with the next ones still in the race; at most max_wave, a multiple of unit. Empty: finished. Ids
-  // handed out before and not refined are open again.
+  // The next ids to refine, best optimistic end first: every open candidate that is certain to be needed, rounded up to
+  // a multiple of `unit` with the next ones still in the race; at most max_wave, a multiple of unit. Empty: finished.
+  // Ids handed out before and not refined are open again.
   std::vector<std::int64_t> next_wave(std::size_t unit, std::size_t max_wave);
 
-  // Tighter intervals for open ids. An interval that does not meet the earlier one throws std::invalid_argument, as does an
-  // id that is not open (ids dropped meanwhile are ignored); then nothing has changed.
+  // Tighter intervals for open ids. An interval that does not meet the earlier one throws std::invalid_argument, as
+  // does an id that is not open (ids dropped meanwhile are ignored); then nothing has changed.
   void refine(const Block& block);
 
   // Predicts evaluations and waves: runs on a copy in which every refinement gives the middle of its interval.
@@ -145,8 +146,8 @@ class BoundedSearch {
   std::size_t n_sorted_ = 0;
 
   bool has_cut_ = false;
-  Rank cut_{0, 0};      // ranks beyond it are certainly out
-  double cut_cost_;     // its cost, +inf without one: a quick first test
+  Rank cut_{0, 0};   // ranks beyond it are certainly out
+  double cut_cost_;  // its cost, +inf without one: a quick first test
   std::size_t prune_at_;
 
   std::int64_t n_offered_ = 0;
