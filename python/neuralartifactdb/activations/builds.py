@@ -113,7 +113,7 @@ def _passes(pending: list[LayerBuild], firsts: Mapping[str, int]) -> dict[int, l
 
 def _goes_on(entry: IndexEntry | None, overwrite: bool) -> bool:
     """Whether there is an index to go on with; one whose build failed before its first segment has nothing to lose."""
-    return entry is not None and not overwrite and (bool(entry.segments) or not entry.meta["n_inputs"])
+    return entry is not None and not overwrite and bool(entry.segments)
 
 
 def _plan(
@@ -198,6 +198,8 @@ def _new_indexes(
             "fingerprint": source.fingerprint(build.layer),
             "probes": _probes(source, build),
         }
+        if entry is not None and not entry.segments and {**meta, "id": entry.meta["id"]} == entry.meta:
+            continue
         op = "create_index" if entry is None else "replace_index"
         changes.append({"op": op, "index": build.key, "meta": meta} | ({} if entry is None else {"segments": []}))
     return changes
