@@ -182,13 +182,13 @@ class ArraySource(_HostSource):
 
     def __init__(self, layer: str, array: Any, *, n_neurons_limit: int = 1 << 31) -> None:
         self._array = _as_rows(array)
-        shape, dtype = self._array.shape, self._array.dtype
+        shape = tuple(self._array.shape)
         if len(shape) < 2:
             raise InvalidValueError(
                 f"activations must have the shape (n_inputs, ...) with at least 2 axes, got {shape}; "
                 "for one neuron per input use array[:, None]"
             )
-        info = LayerInfo(tuple(int(s) for s in shape[1:]), storage_dtype(dtype))
+        info = LayerInfo(tuple(int(s) for s in shape[1:]), _storage_dtype_of(self._array))
         if info.n_neurons < 1 or info.n_neurons >= n_neurons_limit:
             raise InvalidValueError(f"a layer must have from 1 to {n_neurons_limit - 1} neurons, got shape {shape[1:]}")
         batch = max(1, min(4096, (32 << 20) // max(1, info.n_neurons * 8)))
@@ -196,13 +196,14 @@ class ArraySource(_HostSource):
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         """Rows `ids` as (len(ids), M) in compute dtype."""
-        rows = np.asarray(self._array[ids])
+        rows, _ = _as_numpy(self._array[ids])
         return to_compute(rows.reshape(len(ids), -1), self.layers[self.layer].dtype)
 
     def describe(self) -> dict[str, Any]:
         """Shape and dtype."""
         info = self.layers[self.layer]
-        return {"shape": list(info.shape), "dtype": str(np.dtype(self._array.dtype).name)}
+        dtype = info.dtype if info.dtype == "bfloat16" else str(np.dtype(self._array.dtype).name)
+        return {"shape": list(info.shape), "dtype": dtype}
 
 
 class FunctionSource(_HostSource):
@@ -242,28 +243,28 @@ class FunctionSource(_HostSource):
         self._fingerprint = fingerprint
         dtype = "float32"
         if n_inputs:
-            dtype = storage_dtype(self._call(np.zeros(1, dtype=np.int64)).dtype)
+            dtype = self._call(np.zeros(1, dtype=np.int64))[1]
         info = LayerInfo(self._shape, dtype)
         batch = max(1, min(1024, (32 << 20) // max(1, info.n_neurons * 8)))
         super().__init__(layer, info, int(n_inputs), batch)
 
-    def _call(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        values = np.asarray(self._function(ids))
+    def _call(self, ids: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
+        values, dtype = _as_numpy(self._function(ids))
         expected = (len(ids), *self._shape)
         if values.shape != expected:
             raise InvalidValueError(
                 f"evaluate({len(ids)} ids) must return an array of shape {expected}, got {values.shape}; "
                 "axis 0 follows the ids, the others are `shape`"
             )
-        return values
+        return values, dtype
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         """The function's values for `ids` as (len(ids), M) in compute dtype."""
-        values = self._call(np.array(ids, dtype=np.int64))
+        values, dtype = self._call(np.array(ids, dtype=np.int64))
         name = self.layers[self.layer].dtype
-        if storage_dtype(values.dtype) != name:
+        if dtype != name:
             raise StaleIndexError(
-                f"evaluate returned {values.dtype}, expected the dtype of its first call ({name}); cast inside it"
+                f"evaluate returned {dtype}, expected the dtype of its first call ({name}); cast inside it"
             )
         return to_compute(values.reshape(len(ids), -1), name)
 
@@ -282,11 +283,36 @@ def sampled_ids(n_inputs: int) -> list[int]:
 
 
 def _as_rows(array: Any) -> Any:
-    """An object with `.shape`, `.dtype` and row access by int64 ids: an array, or a reader of a `.npy` file."""
+    """An object with `.shape`, `.dtype` and rows by int64 ids: an array, a reader of a `.npy` file, or a tensor."""
     if isinstance(array, (str, bytes)) or hasattr(array, "__fspath__"):
         from neuralartifactdb.storage.rows import NpyRows
 
         return NpyRows(array)
-    if hasattr(array, "detach") and hasattr(array, "cpu"):  # a torch tensor, without importing torch
-        array = array.detach().cpu().numpy()
+    if _is_tensor(array):
+        array = array.detach().cpu()
+        return array if _is_bfloat16(array) else array.numpy()
     return np.asarray(array)
+
+
+def _is_tensor(values: Any) -> bool:
+    """Whether it is a torch tensor, without importing torch."""
+    return hasattr(values, "detach") and hasattr(values, "cpu")
+
+
+def _is_bfloat16(values: Any) -> bool:
+    return str(values.dtype) in ("torch.bfloat16", "bfloat16")
+
+
+def _storage_dtype_of(array: Any) -> str:
+    return "bfloat16" if _is_bfloat16(array) else storage_dtype(array.dtype)
+
+
+def _as_numpy(values: Any) -> tuple[NDArray[Any], str]:
+    """Values as NumPy holds them, and their storage dtype; bfloat16, which NumPy lacks, is exact in float32."""
+    if _is_tensor(values):
+        values = values.detach().cpu()
+        if _is_bfloat16(values):
+            return values.float().numpy(), "bfloat16"
+        values = values.numpy()
+    array = np.asarray(values)
+    return array, storage_dtype(array.dtype)
