@@ -381,7 +381,8 @@ class Database:
         }
         if not keys:
             raise UnknownNameError(unknown_name("index of a model named", prefix.rstrip("/") or None, state.indexes))
-        source = ModelSource.open(model, dataset, list(keys.values()), capture, indexed=self._build_shape(name))
+        paths = {str(state.indexes[key].meta["layer"]): state.indexes[key].meta["fingerprint"]["path"] for key in keys}
+        source = ModelSource.open(model, dataset, paths, capture, indexed=self._build_shape(name))
         source.calibrate()
         return self._attach_checked(source, keys)
 

@@ -1,6 +1,7 @@
 """Every error of the package, each also the builtin that a user would catch.
 
-Messages say what was wrong, what was got, what was expected and how to mend it (design: "Public names", errors by class).
+Messages say what was wrong, what was got, what was expected and how to mend it (design: "Public
+names", errors by class).
 """
 
 from __future__ import annotations

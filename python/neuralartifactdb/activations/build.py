@@ -150,8 +150,9 @@ def _stream(
         try:
             cursor = first
             n_batches = max(1, -(-len(others) // source.build_batch))
-            for number in range(n_batches):
-                chunk = others[number * source.build_batch : (number + 1) * source.build_batch]
+            chunks = [others[i * source.build_batch : (i + 1) * source.build_batch] for i in range(n_batches)]
+            source.prefetch(chunks)
+            for number, chunk in enumerate(chunks):
                 batch = source.capture(layers, chunk) if chunk.size else {}
                 end = last if number == n_batches - 1 else int(chunk[-1]) + 1
                 sampled = is_sampled[cursor - first : end - first]

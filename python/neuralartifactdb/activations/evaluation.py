@@ -123,6 +123,8 @@ class Evaluator:
         step = max(unit, _CALL_BYTES // max(1, row_bytes) // unit * unit)
         for begin in range(0, len(needed), step):
             where = needed[begin : begin + step]
+            for key in keys:
+                wanted[key][0].refuse_changed_model()
             rows = self._evaluate(source, layers, ids[where])
             for key, layer in zip(keys, layers, strict=True):
                 index, neurons = wanted[key]

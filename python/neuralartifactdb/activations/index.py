@@ -150,6 +150,18 @@ class LayerIndex:
             )
         return self.source
 
+    def refuse_changed_model(self) -> None:
+        """StaleIndexError if the attached model was trained or loaded into meanwhile; cheap if it was not."""
+        source = self.source
+        if source is None or not source.model_changed():
+            return
+        differences = source.differences(self.layer, self.meta["fingerprint"])
+        if differences:
+            raise StaleIndexError(
+                f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
+                "attach the one that was indexed, or index this one under another name="
+            )
+
     def settled(self, ids: NDArray[np.int64], columns: NDArray[Any], neurons: NDArray[np.int64]) -> NDArray[Any]:
         """Evaluated activations, (g, n), with stored values in the place of those that may deviate from them.
 
@@ -206,11 +218,14 @@ class LayerIndex:
         if not (share <= _STALE_SHARE).all():
             self.evaluated.forget(self.identity)  # may hold more of these
             j, i = np.unravel_index(int(np.argmax(share)), share.shape)
+            stored = self.meta["fingerprint"]
+            also = [] if self.source is None else self.source.environment_differences(self.layer, stored)
             raise StaleIndexError(
                 f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} "
                 f"evaluates to {float(values[j, i])!r}, its certain bounds are "
                 f"[{float(lower[j, i])!r}, {float(upper[j, i])!r}]; the model, its inputs or its numerics changed: "
                 f"attach the ones that were indexed, or index again with overwrite=True"
+                + (f" (what differs: {'; '.join(also)})" if also else "")
             )
         tolerance = self.tolerance
         tolerance = np.zeros(self.info.n_neurons) if tolerance is None else tolerance.copy()

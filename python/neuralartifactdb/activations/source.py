@@ -6,7 +6,7 @@ Implements design section 2 ("source") and the source contract of docs/ARCHITECT
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -84,6 +84,18 @@ class Source(Protocol):
         """As `evaluate`, at the build's shape, possibly on a device."""
         ...
 
+    def prefetch(self, batches: Iterable[NDArray[np.int64]]) -> None:
+        """Told the ids of the next calls of `capture`, in order, so that it may read ahead."""
+        ...
+
+    def model_changed(self) -> bool:
+        """Whether what evaluates was written to since its last fingerprint; cheap."""
+        ...
+
+    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+        """What may make bits differ though `differences` finds nothing: device, kernels, versions."""
+        ...
+
     def fingerprint(self, layer: str) -> dict[str, Any]:
         """JSON values by which a later process knows whether it is the same source, through `differences`."""
         ...
@@ -127,6 +139,17 @@ class _HostSource:
     def tolerance(self, layer: str) -> None:
         """None: the same ids give the same bits."""
         return
+
+    def prefetch(self, batches: Iterable[NDArray[np.int64]]) -> None:
+        """Nothing to read ahead."""
+
+    def model_changed(self) -> bool:
+        """False: nobody can tell."""
+        return False
+
+    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+        """None that it knows of."""
+        return []
 
     def describe(self) -> dict[str, Any]:
         """What does not depend on the inputs."""
