@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
+import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +193,63 @@ def test_everything_is_synced_before_it_is_named(tmp_path: Path) -> None:
         ("link", "00000000000000000003.json"),
         ("fsync_dir", "versions"),
     ]
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt once, after a delay, wherever the main thread is then: what Ctrl-C does."""
+
+    def __init__(self) -> None:
+        self.armed = True
+        self.before = signal.signal(signal.SIGALRM, self)
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+
+    def disarm(self) -> None:
+        self.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+
+
+def interrupted(directory: DatabaseDirectory, delay_s: float) -> int:
+    """The steps, until Ctrl-C; the number of steps done."""
+    done = 0
+    interrupt = Interrupt()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, delay_s)
+        for step in STEPS:
+            step(directory)
+            done += 1
+        interrupt.armed = False
+    except KeyboardInterrupt:
+        pass
+    finally:
+        interrupt.disarm()
+    return done
+
+
+def test_ctrl_c_at_any_moment(
+    memory_path: Path, contents: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same handle goes on: no lock stays taken, nothing is half committed."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: None)  # CPython drops an interrupt in a __del__
+    started = time.perf_counter()
+    run(memory_path / "timed")
+    duration = time.perf_counter() - started
+    rng = random.Random(0)
+    outcomes = set()
+    for _ in range(300):
+        path = memory_path / "db.nadb"
+        with DatabaseDirectory(path, lock_timeout_s=0) as directory:
+            done = interrupted(directory, rng.uniform(1e-5, duration))
+            found = content(directory)
+            assert found in (contents[done], contents[min(done + 1, len(STEPS))])
+            committed = contents.index(found)
+            outcomes.add((done, committed))
+            for step in STEPS[committed:]:
+                step(directory)
+            assert content(directory) == contents[-1]
+        io.remove_tree(str(path))
+    assert len(outcomes) >= 3

@@ -73,11 +73,11 @@ def test_a_mutex_held_elsewhere_is_free_in_a_child(tmp_path: Path) -> None:
     from neuralartifactdb.storage.mutex import Mutex
 
     mutex = Mutex()
-    with mutex:
+    with mutex.lock:
         pid = os.fork()
         if pid == 0:
             signal.alarm(10)  # a child that waits for ever dies, and the test fails
-            with mutex:
+            with mutex.lock:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 

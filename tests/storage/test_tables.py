@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +52,8 @@ def test_plain_columns_keep_dtype_and_values(dtype: str) -> None:
         ([1.5, None, 3], [1.5, np.nan, 3.0], "f8"),
         ([np.float32(1.5), np.int8(2), np.nan], [1.5, 2.0, np.nan], "f8"),
         ([np.str_("x"), "y"], ["x", "y"], "O"),
+        ([pandas.NA, 7], [np.nan, 7.0], "f8"),
+        ([np.ma.masked, "x"], [None, "x"], "O"),
     ],
 )
 def test_object_columns(values: list[Any], expected: list[Any], dtype: str) -> None:
@@ -68,12 +71,16 @@ def test_other_kinds_of_columns() -> None:
                 "text": np.array(["a", "bc"]),
                 "masked": np.ma.MaskedArray([1, 2], [True, False]),
                 "whole": np.ma.MaskedArray([1, 2]),
+                "masked text": np.ma.MaskedArray(["a", "b"], [False, True]),
+                "masked bool": np.ma.MaskedArray([True, True], [False, True]),
                 "half": np.array([0.5, np.nan], np.float16),
                 "quoted \"name\" 'x'; DROP": np.array([1, 2]),
             }
         )
     )
-    assert list(table) == ["text", "masked", "whole", "half", "quoted \"name\" 'x'; DROP"]
+    assert table["masked text"].tolist() == ["a", None]
+    assert table["masked bool"].tolist() == [True, None]
+    assert list(table) == ["text", "masked", "whole", "masked text", "masked bool", "half", "quoted \"name\" 'x'; DROP"]
     assert table["text"].tolist() == ["a", "bc"]
     assert same(table["masked"], [np.nan, 2.0])
     assert table["whole"].tolist() == [1, 2]
@@ -154,8 +161,11 @@ def test_the_scratch_directory_is_all_that_the_engine_sees(tmp_path: Path) -> No
 def test_needs_neither_pandas_nor_pyarrow() -> None:
     code = """
 import sys
-for name in ("pandas", "pyarrow", "polars", "fsspec"):
-    sys.modules[name] = None
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("pandas", "pyarrow", "polars", "fsspec"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
 import numpy as np
 from neuralartifactdb.storage.tables import read_table, write_table
 column = np.array(["a", None, "c"], object)

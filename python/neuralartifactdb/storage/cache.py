@@ -55,12 +55,12 @@ class BlockCache:
 
     def file_base(self, segment: str, array: str) -> int:
         """The first key of a file: equal for every reader of it, distinct from every other file's keys."""
-        with self.mutex:
+        with self.mutex.lock:
             return self._bases.setdefault((segment, array), len(self._bases) * _BLOCKS_PER_FILE)
 
     def get(self, key: int) -> bytes | None:
         """The block, or None; counts a hit or a miss."""
-        with self.mutex:
+        with self.mutex.lock:
             block = self.entries.get(key)
             if block is None:
                 self.misses += 1
@@ -71,7 +71,7 @@ class BlockCache:
 
     def put(self, blocks: list[tuple[int, bytes]], n_read: int = 0) -> None:
         """Keep verified blocks, evicting others as needed, and count `n_read` bytes as read from disk."""
-        with self.mutex:
+        with self.mutex.lock:
             self.bytes_read += n_read
             entries = self.entries
             for key, block in blocks:
@@ -89,23 +89,23 @@ class BlockCache:
 
     def count_read(self, n_bytes: int) -> None:
         """Count bytes read from disk past the cache."""
-        with self.mutex:
+        with self.mutex.lock:
             self.bytes_read += n_bytes
 
     def drop(self, segment: str) -> None:
         """Forget the blocks of a segment."""
-        with self.mutex:
+        with self.mutex.lock:
             bases = {base for (owner, _), base in self._bases.items() if owner == segment}
             for key in [key for key in self.entries if key - key % _BLOCKS_PER_FILE in bases]:
                 self.used_bytes -= len(self.entries.pop(key)) + ENTRY_OVERHEAD
 
     def clear(self) -> None:
         """Forget every block; the counters stay."""
-        with self.mutex:
+        with self.mutex.lock:
             self.entries.clear()
             self.used_bytes = 0
 
     def counters(self) -> CacheCounters:
         """The work counters, read together."""
-        with self.mutex:
+        with self.mutex.lock:
             return CacheCounters(self.hits, self.misses, self.bytes_read)

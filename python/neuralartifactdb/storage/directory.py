@@ -135,7 +135,6 @@ class DatabaseDirectory:
         self.lock_timeout_s = lock_timeout_s
         self.cache = BlockCache(cache_bytes)
         self.versions = VersionLog(self.path)
-        self._lock = WriterLock(self.path, lock_timeout_s)
         self._mutex = Mutex()
         self._readers: OrderedDict[SegmentRef, SegmentReader] = OrderedDict()
         self._closed = False
@@ -161,7 +160,7 @@ class DatabaseDirectory:
     def reader(self, ref: SegmentRef) -> SegmentReader:
         """The reader of a segment; opens nothing yet."""
         self._check_open()
-        with self._mutex:
+        with self._mutex.lock:
             reader = self._readers.get(ref)
             if reader is None:
                 reader = self._readers[ref] = SegmentReader(self.path, ref, self.cache)
@@ -191,11 +190,11 @@ class DatabaseDirectory:
         self._check_open()
         if self.mode == "r":
             raise ReadOnlyDatabaseError(f"{self.path!r} was opened with mode 'r': open it with mode 'a' to write")
-        with self._explained():
-            io.make_dirs(self.path)
-            self._lock.acquire(self.lock_timeout_s if lock_timeout_s is None else lock_timeout_s)
+        lock = WriterLock(self.path, self.lock_timeout_s if lock_timeout_s is None else lock_timeout_s)
         try:
             with self._explained():
+                io.make_dirs(self.path)
+                lock.acquire()
                 self._prepare()
             transaction = WriteTransaction(self)
             try:
@@ -203,14 +202,13 @@ class DatabaseDirectory:
             finally:
                 transaction.close()
         finally:
-            self._lock.release()
+            lock.release()
 
     def close(self) -> None:
         """Free the cache and the descriptors. Readers handed out must not be used any more."""
         if self._closed:
             return
         self._closed = True
-        self._lock.release()
         self._readers.clear()
         self.cache.clear()
         io.close_descriptors(self.path)

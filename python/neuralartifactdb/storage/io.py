@@ -320,7 +320,7 @@ class _DescriptorCache:
         self._open: OrderedDict[str, _Descriptor] = OrderedDict()
 
     def acquire(self, path: str) -> _Descriptor:
-        with self._mutex:
+        with self._mutex.lock:
             found = self._open.get(path)
             if found is not None:
                 self._open.move_to_end(path)
@@ -328,7 +328,7 @@ class _DescriptorCache:
                 return found
         with _call("open", path):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        with self._mutex:
+        with self._mutex.lock:
             found = self._open.get(path)
             if found is not None:  # another thread was faster
                 os.close(fd)
@@ -340,14 +340,14 @@ class _DescriptorCache:
             return found
 
     def release(self, descriptor: _Descriptor) -> None:
-        with self._mutex:
+        with self._mutex.lock:
             descriptor.readers -= 1
             if descriptor.evicted and descriptor.readers == 0:
                 os.close(descriptor.fd)
 
     def close_under(self, path: str) -> None:
         prefix = os.path.join(path, "")
-        with self._mutex:
+        with self._mutex.lock:
             for opened in [opened for opened in self._open if opened == path or opened.startswith(prefix)]:
                 self._evict(opened)
 

@@ -71,12 +71,12 @@ class WriterLock:
         except BaseException:
             file.unlock()
             raise
-        with self._mutex:
+        with self._mutex.lock:
             self._file, self._pid = file, os.getpid()
 
     def release(self) -> None:
         """Give the lock back; does nothing when this process does not hold it."""
-        with self._mutex:
+        with self._mutex.lock:
             file, self._file = self._file, None
             mine = self._pid == os.getpid()
         if file is not None:

@@ -10,31 +10,22 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from types import TracebackType
 
 __all__ = ["Mutex"]
 
 
 class Mutex:
-    """A non-reentrant lock used with `with`; renewed in forked children."""
+    """Holds a lock, used as `with mutex.lock:`; forked children get a new one.
 
-    __slots__ = ("__weakref__", "_lock")
+    The lock is CPython's own, and not wrapped: a Ctrl-C that arrives in a Python `__enter__`, after the lock was taken,
+    would leave it taken.
+    """
+
+    __slots__ = ("__weakref__", "lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         _live.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-    def renew(self) -> None:
-        """Replace the lock by a fresh one; only right in a process that has no other thread yet."""
-        self._lock = threading.Lock()
 
 
 _live: weakref.WeakSet[Mutex] = weakref.WeakSet()
@@ -42,7 +33,7 @@ _live: weakref.WeakSet[Mutex] = weakref.WeakSet()
 
 def _renew_all() -> None:
     for mutex in list(_live):
-        mutex.renew()
+        mutex.lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_renew_all)

@@ -128,7 +128,7 @@ class SegmentReader:
         out: list[Any] = []
         append = out.append
         missing: list[int] = []
-        with cache.mutex:
+        with cache.mutex.lock:
             get, touch = cache.entries.get, cache.entries.move_to_end
             for offset, length in ranges:
                 number = offset // size
@@ -202,7 +202,7 @@ class SegmentReader:
             if length:
                 wanted.update(range(offset // size, (offset + length - 1) // size + 1))
         blocks: dict[int, bytes] = {}
-        with cache.mutex:
+        with cache.mutex.lock:
             for number in wanted:
                 block = cache.entries.get(array.base + number)
                 if block is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ def write_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
         InvalidValueError: No columns, unequal lengths, more than one axis, names that differ in case only, text that is
             not Unicode.
     """
-    prepared: dict[str, tuple[npt.NDArray[Any], str]] = {}
+    prepared: dict[str, _Column] = {}
     lengths: dict[str, int] = {}
     spelled: dict[str, str] = {}
     for name, values in columns.items():
@@ -70,10 +70,8 @@ def write_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
     if len(set(lengths.values())) > 1:
         raise InvalidValueError(f"columns must be equally long, got {lengths}")
     with _connection() as (connection, path):
-        connection.register("source", {f"c{i}": values for i, (values, _) in enumerate(prepared.values())})
-        selected = ", ".join(
-            f'c{i}::{kind} AS "{_quoted(name)}"' for i, (name, (_, kind)) in enumerate(prepared.items())
-        )
+        connection.register("source", _source(list(prepared.values())))
+        selected = ", ".join(column.sql(i, name) for i, (name, column) in enumerate(prepared.items()))
         connection.execute(f"COPY (SELECT {selected} FROM source) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
         return io.read_file(path, 1 << 62)
 
@@ -125,16 +123,43 @@ def _connection() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
             connection.close()
 
 
-def _prepare(name: str, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], str]:
-    """A column as DuckDB takes it without guessing, and the SQL type that it has."""
+class _Column(NamedTuple):
+    """A column as DuckDB takes it without guessing.
+
+    Attributes:
+        values: Numbers, bool, or objects that are str and None.
+        kind: The SQL type.
+        null: Which numbers or bool are NULL; None if none is. (DuckDB before 2.0 does not take every masked array.)
+    """
+
+    values: npt.NDArray[Any]
+    kind: str
+    null: npt.NDArray[np.bool_] | None = None
+
+    def sql(self, number: int, name: str) -> str:
+        """The column of a SELECT over `_source`."""
+        value = f"c{number}::{self.kind}"
+        if self.null is not None:
+            value = f"CASE WHEN n{number} THEN NULL ELSE {value} END"
+        return f'{value} AS "{_quoted(name)}"'
+
+
+def _source(columns: list[_Column]) -> dict[str, npt.NDArray[Any]]:
+    values = {f"c{i}": column.values for i, column in enumerate(columns)}
+    return values | {f"n{i}": column.null for i, column in enumerate(columns) if column.null is not None}
+
+
+def _prepare(name: str, values: npt.NDArray[Any]) -> _Column:
+    null: npt.NDArray[np.bool_] | None = None
     if isinstance(values, np.ma.MaskedArray):
-        null, values = np.ma.getmaskarray(values), values.data
-        if null.any():
-            values = values.astype(object)
-            values[null] = None
+        mask, values = np.ma.getmaskarray(values), values.data
+        null = mask if mask.any() else None
     kind = values.dtype.kind
     if kind in "OTU":
-        return _prepare_objects(name, values.astype(object))
+        objects = values.astype(object)
+        if null is not None:
+            objects[null] = None
+        return _prepare_objects(name, objects)
     if values.dtype == np.float16:
         values = values.astype(np.float32)
     sql = _SQL_TYPES.get("b" if kind == "b" else f"{kind}{values.dtype.itemsize}")
@@ -142,37 +167,43 @@ def _prepare(name: str, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], str
         raise DtypeError(
             f"column {name!r} has dtype {values.dtype}: expected bool, integers or floats up to 64 bits, or text"
         )
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("=")), sql
+    return _Column(np.ascontiguousarray(values, values.dtype.newbyteorder("=")), sql, null)
 
 
-def _prepare_objects(name: str, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], str]:
-    given = [value for value in values if not _is_null(value)]
+def _prepare_objects(name: str, values: npt.NDArray[Any]) -> _Column:
+    null = np.fromiter((_is_null(value) for value in values), bool, len(values))
+    given = values[~null].tolist()
+    mask = null if null.any() else None
     if all(isinstance(value, str) for value in given):
         bad = next((value for value in given if not _is_unicode(value)), None)
         if bad is not None:
             raise InvalidValueError(f"column {name!r} holds text that is not Unicode: {bad!r}")
-        texts = np.array([None if _is_null(value) else str(value) for value in values], object)
-        return texts, "VARCHAR"
-    masked = np.ma.MaskedArray
-    null = np.fromiter((_is_null(value) for value in values), bool, len(values))
+        texts = np.full(len(values), None, object)
+        texts[~null] = [str(value) for value in given]
+        return _Column(texts, "VARCHAR")
     if all(isinstance(value, bool | np.bool_) for value in given):
-        return masked(
-            np.array([bool(value) if not _is_null(value) else False for value in values], bool), null
-        ), "BOOLEAN"
+        return _Column(_spread(given, null, np.bool_), "BOOLEAN", mask)
     whole = [isinstance(value, int | np.integer) and not isinstance(value, bool) for value in given]
     if all(whole):
-        integers = [0 if _is_null(value) else int(value) for value in values]
-        if min(integers) >= -(2**63) and max(integers) < 2**63:
-            return masked(np.array(integers, np.int64), null), "BIGINT"
-        if min(integers) >= 0 and max(integers) < 2**64:
-            return masked(np.array(integers, np.uint64), null), "UBIGINT"
-        raise InvalidValueError(f"column {name!r} holds integers beyond 64 bits: {min(integers)} to {max(integers)}")
+        least, greatest = min(given), max(given)
+        if least >= -(2**63) and greatest < 2**63:
+            return _Column(_spread(given, null, np.int64), "BIGINT", mask)
+        if least >= 0 and greatest < 2**64:
+            return _Column(_spread(given, null, np.uint64), "UBIGINT", mask)
+        raise InvalidValueError(f"column {name!r} holds integers beyond 64 bits: {least} to {greatest}")
     if all(is_whole or isinstance(value, float | np.floating) for is_whole, value in zip(whole, given, strict=True)):
-        return np.array([np.nan if _is_null(value) else float(value) for value in values], np.float64), "DOUBLE"
+        return _Column(_spread(given, null, np.float64), "DOUBLE", mask)
     kinds = sorted({type(value).__name__ for value in given})
     raise DtypeError(
         f"column {name!r} mixes or holds {', '.join(kinds)}: expected text, bool, integers or floats, and None"
     )
+
+
+def _spread(given: list[Any], null: npt.NDArray[np.bool_], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """The values that are given, and zero where there is none."""
+    out = np.zeros(len(null), dtype)
+    out[~null] = given
+    return out
 
 
 def _filled(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -195,7 +226,9 @@ def _extremes(values: npt.NDArray[Any]) -> tuple[Any, ...]:
 
 
 def _is_null(value: object) -> bool:
-    return value is None or (isinstance(value, float | np.floating) and bool(value != value)) or value is np.ma.masked
+    if value is None or value is np.ma.masked or type(value).__name__ == "NAType":  # the last is pandas.NA
+        return True
+    return isinstance(value, float | np.floating) and bool(value != value)
 
 
 def _is_unicode(text: str) -> bool:

@@ -58,7 +58,7 @@ class VersionLog:
         Raises:
             FormatError: A version file is damaged, missing or newer than this package.
         """
-        with self._mutex:
+        with self._mutex.lock:
             known = self._newest.number
             if known and self._newest_identity is not None:
                 following = io.exists(self._path(known + 1))
@@ -141,7 +141,7 @@ class VersionLog:
         io.create(temporary, data)
         io.link_exclusive(temporary, path)
         io.fsync_dir(self.directory)
-        with self._mutex:
+        with self._mutex.lock:
             self._newest, self._newest_crc, self._newest_identity = after, crc32(data), io.identity(path)
         return after
 
@@ -158,7 +158,7 @@ class VersionLog:
     def referenced_segments(self) -> set[str]:
         """Ids of the segments that any kept version refers to. Reads every version file once per process."""
         numbers = self.numbers()
-        with self._mutex:
+        with self._mutex.lock:
             done, found = self._referenced
             if numbers and not done:
                 found = {segment.id for segment in self._load(numbers[0], numbers[0], use_newest=False)[0].segments()}
