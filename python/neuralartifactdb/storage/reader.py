@@ -139,10 +139,18 @@ class SegmentReader:
                         append(block)
                         continue
                     start = offset - number * size
-                    if 0 <= length <= len(block) - start:
+                    left = len(block) - start
+                    if 0 <= length <= left:
                         touch(base + number)
                         append(memoryview(block)[start : start + length])
                         continue
+                    if left < length <= left + size:
+                        following = get(base + number + 1)
+                        if following is not None and length - left <= len(following):
+                            touch(base + number)
+                            touch(base + number + 1)
+                            append(block[start:] + following[: length - left])
+                            continue
                 missing.append(len(out))
                 append(None)
             cache.hits += len(out) - len(missing)
