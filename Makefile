@@ -39,6 +39,7 @@ bench: install
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/clang-format --dry-run -Werror $(CPP_FORMATTED)
 
