@@ -83,7 +83,10 @@ def _train(corpus: Corpus, seed: int, epochs: float, batch_size: int) -> Trained
     per_epoch = -(-len(lengths) // batch_size)
     n_steps = max(1, round(epochs * per_epoch))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=n_steps, pct_start=0.1)
+    warm = max(1, n_steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, (n_steps - step) / max(1, n_steps - warm))
+    )
     model.train()
     losses: list[float] = []
     batches: list[NDArray[np.int64]] = []

@@ -63,6 +63,7 @@ def stream_rows(
     *,
     batch_size: int,
     reduce: Reduce | None = None,
+    fused: bool = False,
 ) -> Iterator[tuple[slice, dict[str, NDArray[np.float32]]]]:
     """Activations of all inputs, batch by batch, in order; the last batch is padded with its last input.
 
@@ -72,8 +73,11 @@ def stream_rows(
         inputs: the model's arguments for all inputs, axis 0 is the input.
         batch_size: inputs per forward pass.
         reduce: see `forward_rows`.
+        fused: whether torch may use its fused transformer layers. They round differently, and torch uses them for just
+            the layers without hooks; so the ground truth is taken without.
     """
     n = len(inputs[0])
+    allowed = torch.backends.mha.get_fastpath_enabled()
     for first in range(0, n, batch_size):
         last = min(first + batch_size, n)
         ids = np.minimum(np.arange(first, first + batch_size), n - 1)
@@ -81,5 +85,9 @@ def stream_rows(
             batch = [torch.from_numpy(array[first:last]) for array in inputs]
         else:
             batch = [torch.from_numpy(array[ids]) for array in inputs]
-        rows = forward_rows(model, layers, batch, reduce)
+        torch.backends.mha.set_fastpath_enabled(fused)
+        try:
+            rows = forward_rows(model, layers, batch, reduce)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(allowed)
         yield slice(first, last), {name: value.numpy()[: last - first] for name, value in rows.items()}

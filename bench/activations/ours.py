@@ -31,6 +31,10 @@ class Ours:
         db: with an activation index per layer.
         name: for the tables.
         seconds: that indexing took.
+
+    Attributes:
+        last: the result of the last query.
+        largest_tolerance: of all results.
     """
 
     def __init__(self, db: nadb.Database, name: str, seconds: float = 0.0) -> None:
@@ -38,6 +42,7 @@ class Ours:
         self.name = name
         self.seconds = seconds
         self.last: nadb.Result | None = None
+        self.largest_tolerance = 0.0
         self._layers = {key: db.activations[key] for key in db.activations}
 
     def answer(self, query: Query) -> Answer:
@@ -52,6 +57,7 @@ class Ours:
         assert isinstance(result, nadb.Result)
         assert result.scores is not None
         self.last = result
+        self.largest_tolerance = max(self.largest_tolerance, result.tolerance)
         return Answer(result.ids, result.scores, result.stats.inputs_inferred, result.stats.batches, seconds)
 
     def unit(self, layer: str) -> int:
@@ -94,7 +100,9 @@ class Ours:
         outside = np.flatnonzero((scores < lower) | (scores > upper))
         if len(outside):
             i = outside[0]
-            raise WrongAnswerError(f"{self.name}: input {i} scores {scores[i]!r}, its bounds are {lower[i]!r}, {upper[i]!r}")
+            raise WrongAnswerError(
+                f"{self.name}: input {i} scores {scores[i]!r}, its bounds are {lower[i]!r}, {upper[i]!r}"
+            )
         optimistic = -upper if query.kind == "highest" else lower
         keys = -scores if query.kind == "highest" else scores
         kth = np.partition(keys, query.k - 1)[query.k - 1] if len(keys) >= query.k else np.inf
@@ -108,9 +116,10 @@ class Ours:
         target_run = unit if query.kind == "nearest" else 0
         scanned = self.last is not None and self.last.stats.scanned
         if answer.inputs_inferred > must + ties + unit + target_run and not scanned:
+            asked = f"{query.kind} over {len(query.group)} neurons of {query.layer}"
             raise WrongAnswerError(
-                f"{self.name} evaluated {answer.inputs_inferred} inputs for {query.kind} over {len(query.group)} neurons of "
-                f"{query.layer}, more than must {must} + ties {ties} + batch {unit} + the target's run {target_run}"
+                f"{self.name} evaluated {answer.inputs_inferred} inputs for {asked}, more than must {must} "
+                f"+ ties {ties} + batch {unit} + the target's run {target_run}"
             )
         return must
 
@@ -120,9 +129,15 @@ class Ours:
 
 
 def index_values(
-    workload: Workload, layers: Iterable[str], storage: Any, path: Path, *, evaluated_bytes: int = 0
+    workload: Workload,
+    layers: Iterable[str],
+    storage: Any,
+    path: Path,
+    *,
+    n_inputs: int | None = None,
+    evaluated_bytes: int = 0,
 ) -> Ours:
-    """A fresh database of the true activations through `index_function`, evaluated one by one."""
+    """A fresh database of the (first) true activations through `index_function`, evaluated one by one."""
     shutil.rmtree(path, ignore_errors=True)
     db = nadb.open(path, evaluated_bytes=evaluated_bytes)
     start = time.perf_counter()
@@ -131,7 +146,7 @@ def index_values(
         db.index_function(
             layer,
             lambda ids, rows=rows: rows[ids],  # type: ignore[misc]
-            workload.n_inputs,
+            workload.n_inputs if n_inputs is None else n_inputs,
             rows.shape[1],
             fingerprint="captured",
             storage=storage,

@@ -1,6 +1,7 @@
 """Competitor (a): recompute everything. The whole dataset through the model, stopped after the layer; then NumPy.
 
-What a user without any tool does for each question. Only the group's columns are kept, so memory is no issue.
+What a user without any tool does for each question. Only the columns of the group are kept, so memory is no issue.
+Torch may use fused kernels, as it does for everybody; the values of a transformer then differ in the last bits.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ class Recompute:
         columns = np.empty((len(query.group), workload.n_inputs), dtype=np.float32)
         batches = 0
         for where, rows in stream_rows(
-            workload.model, [query.layer], workload.inputs, batch_size=self._batch_size, reduce=workload.reduce
+            workload.model,
+            [query.layer],
+            workload.inputs,
+            batch_size=self._batch_size,
+            reduce=workload.reduce,
+            fused=True,
         ):
             columns[:, where] = rows[query.layer][:, query.group].T
             batches += 1

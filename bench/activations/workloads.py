@@ -64,6 +64,7 @@ class Workload:
         folder: where captures are kept.
         input_names: names of the model's arguments, for dict batches; None for one tensor.
         reduce: how a layer's output becomes one row per input; None takes all values.
+        fused_tolerance: how far scores may be off, relatively, where torch uses fused kernels.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Workload:
     facts: dict[str, float] = field(default_factory=dict)
     input_names: tuple[str, ...] | None = None
     reduce: Reduce | None = None
+    fused_tolerance: float = 0.0
 
     @property
     def n_inputs(self) -> int:
@@ -161,7 +163,7 @@ def text_workload(data: Path, *, n: int | None = None, epochs: float = 2.0) -> W
         model.load_state_dict(trained.model.state_dict())
         return {"loss": trained.loss, "training seconds": trained.seconds, "steps": trained.steps}
 
-    facts = _trained(model, folder / f"encoder-v1-{corpus.n_tokens}-{epochs}", train)
+    facts = _trained(model, folder / f"encoder-v1-{corpus.n_tokens}-{round(100 * epochs)}", train)
     model.eval()
     width = model.encoder.layers[0].linear1.out_features
     return Workload(
@@ -173,6 +175,7 @@ def text_workload(data: Path, *, n: int | None = None, epochs: float = 2.0) -> W
         facts=facts,
         input_names=("input_ids", "attention_mask"),
         reduce=_max_over_words,
+        fused_tolerance=1e-4,
     )
 
 

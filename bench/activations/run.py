@@ -1,0 +1,127 @@
+"""Runs the bench: `python -m bench.activations.run --size small|standard|full [--only SECTION ...]`.
+
+Prints tables, and writes one JSON file with every record and one Markdown file, by default under bench-data/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from bench.activations.report import SIZES, Report
+from bench.activations.sections.bounds import run_bounds
+from bench.activations.sections.building import run_added_time, run_linearity, run_memory
+from bench.activations.sections.cell_goals import goals_of_counts, goals_of_times
+from bench.activations.sections.cells import run_cells, run_tight
+from bench.activations.sections.footprint import run_footprint
+from bench.activations.sections.kept import run_kept
+from bench.activations.sections.session import run_session
+from bench.activations.sections.space import run_space
+from bench.activations.workloads import Workload, digits_workload, text_workload
+
+__all__ = ["SECTIONS", "main", "run"]
+
+_log = logging.getLogger("neuralartifactdb")
+
+
+@cache
+def _digits(n: int, data: Path) -> Workload:
+    return digits_workload(n, data)
+
+
+def _few(report: Report) -> Workload:
+    return _digits(report.size.digits, report.data)
+
+
+def _many(report: Report) -> Workload:
+    return _digits(report.size.many_digits or report.size.digits, report.data)
+
+
+def _digits_cells(report: Report) -> None:
+    size = report.size
+    found = run_cells(report, _few(report), n_queries=size.n_queries, repeats=size.recompute_repeats)
+    goals_of_counts(report, found)
+    goals_of_times(report, found, 100)
+
+
+def _many_digits_cells(report: Report) -> None:
+    size = report.size
+    if size.many_digits:
+        found = run_cells(report, _many(report), n_queries=size.many_queries, repeats=size.many_repeats, slow_queries=2)
+        goals_of_times(report, found, 500)
+
+
+def _text_cells(report: Report) -> None:
+    size = report.size
+    workload = text_workload(report.data, n=size.sentences, epochs=size.text_epochs)
+    run_cells(report, workload, n_queries=size.n_queries, repeats=size.recompute_repeats, slow_queries=5)
+
+
+SECTIONS: dict[str, Callable[[Report], None]] = {
+    "digits": _digits_cells,
+    "tight": lambda report: run_tight(report, _few(report)),
+    "text": _text_cells,
+    "many-digits": _many_digits_cells,
+    "session": lambda report: run_session(report, _few(report)),
+    "auto": lambda report: run_kept(report, _few(report)),
+    "space": lambda report: run_space(report, _few(report)),
+    "build": lambda report: run_added_time(report, _many(report)),
+    "memory": run_memory,
+    "linearity": lambda report: run_linearity(report, _few(report)),
+    "bounds": run_bounds,
+    "footprint": run_footprint,
+}
+"""By name, in the order in which they run."""
+
+
+def run(size: str, only: list[str], data: Path) -> Report:
+    """Runs sections (all, if `only` is empty) and prints each one's tables."""
+    report = Report(SIZES[size], data)
+    for name, section in SECTIONS.items():
+        if only and name not in only:
+            continue
+        before, start = len(report.tables), time.perf_counter()
+        section(report)
+        for table in report.tables[before:]:
+            sys.stdout.write(table.to_text() + "\n\n")
+        sys.stdout.write(f"-- {name}: {time.perf_counter() - start:.1f} s\n\n")
+        sys.stdout.flush()
+    sys.stdout.write(report.goals_table().to_text() + "\n")
+    return report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; exit code 1 if a goal was missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.activations.run", description=__doc__)
+    parser.add_argument("--size", choices=list(SIZES), default="standard")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(SECTIONS), default=[], metavar="SECTION", help=", ".join(SECTIONS)
+    )
+    parser.add_argument("--data", type=Path, default=Path("bench-data"), help="captures, databases and results")
+    parser.add_argument("--json", type=Path, help="instead of DATA/results/SIZE.json")
+    parser.add_argument("--markdown", type=Path, help="instead of DATA/results/SIZE.md")
+    parser.add_argument("--verbose", action="store_true", help="log what is being measured")
+    options = parser.parse_args(arguments)
+    if options.verbose:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+        _log.setLevel(logging.INFO)
+    report = run(options.size, options.only, options.data)
+    names = options.only or list(SECTIONS)
+    results = options.data / "results"
+    for path, text in (
+        (options.json or results / f"{options.size}.json", report.to_json(names)),
+        (options.markdown or results / f"{options.size}.md", report.to_markdown(names)),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        sys.stdout.write(f"wrote {path}\n")
+    return 1 if any(goal.met is False for goal in report.goals) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

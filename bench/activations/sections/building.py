@@ -1,0 +1,149 @@
+"""What a build costs: time above the plain forward passes, memory above model and batch, growth with the inputs.
+
+Issue 2, "What it must reach", build.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import neuralartifactdb as nadb
+from bench.activations.ours import capture_of, index_values
+from bench.activations.report import Report
+from bench.activations.sections.cells import STORAGE
+from bench.activations.tables import Table, count, seconds
+from bench.activations.workloads import BATCH_SIZE, Workload
+
+__all__ = ["run_added_time", "run_linearity", "run_memory"]
+
+_ADDED_AT_MOST = 0.25
+_CALIBRATION_WITHIN = 1.0
+_MEMORY_LIMIT = 1 << 30
+
+
+def run_added_time(report: Report, workload: Workload) -> None:
+    """Plain forward passes over a DataLoader and a build over the same dataset, in turn."""
+    layers = list(workload.layers)
+    plain, bare, built, calibrated = [], [], [], []
+    path = report.scratch / f"{workload.name}.build.nadb"
+    for _ in range(report.size.build_repeats):
+        plain.append(_plain_pass(workload))
+        bare.append(_bare_pass(workload))
+        shutil.rmtree(path, ignore_errors=True)
+        with nadb.open(path) as db:
+            arguments = (workload.model, workload.dataset, layers)
+            options = {"storage": STORAGE, "capture": capture_of(workload), "progress": False}
+            start = time.perf_counter()
+            db.index_activations(*arguments, **options, explain=True)  # type: ignore[arg-type]
+            calibrated.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            db.index_activations(*arguments, **options)  # type: ignore[arg-type]
+            built.append(time.perf_counter() - start)
+    forward, probes, whole = (float(np.median(held)) for held in (plain, calibrated, built))
+    added = float(np.median(np.array(built) - np.array(calibrated) - np.array(plain)))
+    table = Table(
+        f"Time of a build: {workload.name}",
+        f"{workload.n_inputs:,} inputs, layers {', '.join(layers)}, storage {STORAGE}, batches of {BATCH_SIZE}, both "
+        f"sides in turn, median of {len(built)}, seconds. Plain: the model over a DataLoader of the same dataset.",
+        (
+            "plain passes",
+            "calibration and probes",
+            "build, these included",
+            "added",
+            "share",
+            "passes without a DataLoader",
+        ),
+    )
+    bare_median = float(np.median(bare))
+    table.add(*map(seconds, (forward, probes, whole, added)), f"{added / forward:.1%}", seconds(bare_median))
+    per_value = added / (workload.n_inputs * sum(int(np.prod(shape)) for shape in workload.layers.values()))
+    table.notes.append(
+        f"{per_value * 1e9:.2f} ns per activation added; against passes without a DataLoader {added / bare_median:.1%}."
+    )
+    report.tables.append(table)
+    what = f"build, {workload.name}: added time <= 25% of the plain passes"
+    report.goal(what, f"{added / forward:.1%}", added <= _ADDED_AT_MOST * forward)
+    report.goal(
+        f"build, {workload.name}: calibration and probes <= 1 s", f"{probes:.2f} s", probes <= _CALIBRATION_WITHIN
+    )
+
+
+def _plain_pass(workload: Workload) -> float:
+    """Seconds that a user's loop over a DataLoader takes."""
+    loader = torch.utils.data.DataLoader(workload.dataset, batch_size=BATCH_SIZE)
+    start = time.perf_counter()
+    with torch.no_grad():
+        for batch in loader:
+            if isinstance(batch, dict):
+                workload.model(**batch)
+            else:
+                workload.model(batch)
+    return time.perf_counter() - start
+
+
+def _bare_pass(workload: Workload) -> float:
+    """Seconds of the forward passes alone, over slices of one tensor."""
+    tensors = [torch.from_numpy(array) for array in workload.inputs]
+    start = time.perf_counter()
+    with torch.no_grad():
+        for first in range(0, workload.n_inputs, BATCH_SIZE):
+            workload.model(*(tensor[first : first + BATCH_SIZE] for tensor in tensors))
+    return time.perf_counter() - start
+
+
+def run_memory(report: Report) -> None:
+    """Peak memory of a build over a very wide layer, in a process of its own."""
+    n_neurons, n_inputs = report.size.memory_neurons, 1_000
+    path = report.scratch / "memory.nadb"
+    shutil.rmtree(path, ignore_errors=True)
+    command = [sys.executable, "-m", "bench.activations.build_memory", str(n_neurons), str(n_inputs), str(path)]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    shutil.rmtree(path, ignore_errors=True)
+    above = found["above_bytes"] - found["batch_bytes"]
+    table = Table(
+        "Memory of a build",
+        f"A layer of {n_neurons:,} neurons, {n_inputs:,} inputs through `index_function`, storage {STORAGE}, default "
+        "memory limit (1 GiB); MiB resident at the peak, in a process of its own.",
+        ("above the baseline", "of that, the batch", "above model and batch", "index on disk", "seconds"),
+    )
+    mib = [
+        f"{value / (1 << 20):,.0f}"
+        for value in (found["above_bytes"], found["batch_bytes"], above, found["index_bytes"])
+    ]
+    table.add(*mib, seconds(found["seconds"]))
+    report.tables.append(table)
+    what = f"build, {n_neurons:,} neurons: peak memory above model and batch <= 1 GiB"
+    report.goal(what, f"{above / (1 << 20):,.0f} MiB", above <= _MEMORY_LIMIT)
+
+
+def run_linearity(report: Report, workload: Workload) -> None:
+    """Seconds of a build, values given, over a growing number of inputs."""
+    layer = workload.middle
+    table = Table(
+        "Growth of a build with the inputs",
+        f"{layer}, values given through `index_function`, storage {STORAGE}, seconds, best of 3.",
+        ("inputs", "seconds", "microseconds per input"),
+    )
+    per_input = []
+    for share in (8, 4, 2, 1):
+        n = workload.n_inputs // share
+        spent = []
+        for _ in range(3):
+            ours = index_values(workload, [layer], STORAGE, report.scratch / "linear.nadb", n_inputs=n)
+            spent.append(ours.seconds)
+            ours.close()
+        per_input.append(min(spent) / n)
+        table.add(count(n), seconds(min(spent)), f"{min(spent) / n * 1e6:.1f}")
+    report.tables.append(table)
+    growth = per_input[-1] / per_input[0]
+    report.goal("build: linear in the inputs", f"{growth:.2f} x the time per input at 8 x the inputs", growth <= 1.25)
