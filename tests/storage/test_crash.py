@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_database import STEPS, content
 
-from conftest import STEPS, content
 from neuralartifactdb.storage import DatabaseDirectory, io
 
 
@@ -240,7 +240,7 @@ def test_ctrl_c_at_any_moment(
     duration = time.perf_counter() - started
     rng = random.Random(0)
     outcomes = set()
-    for _ in range(300):
+    for _ in range(120):
         path = memory_path / "db.nadb"
         with DatabaseDirectory(path, lock_timeout_s=0) as directory:
             done = interrupted(directory, rng.uniform(1e-5, duration))

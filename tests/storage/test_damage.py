@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_database import content
 
-from conftest import content
 from neuralartifactdb.errors import FormatError
 from neuralartifactdb.storage import DatabaseDirectory
 from neuralartifactdb.storage.sealed import seal

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_database import STEPS, content, step_append, step_create, write_codes
 
-from conftest import STEPS, content, step_append, step_create, write_codes
 from neuralartifactdb.errors import DatabaseBusyError, DtypeError, Error, FormatError, InvalidValueError
 from neuralartifactdb.storage import DatabaseDirectory, MissingDatabaseError, ReadOnlyDatabaseError, io
 
