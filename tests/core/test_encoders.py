@@ -140,7 +140,7 @@ def make_values(kind: str, n: int, n_neurons: int, dtype: Any, rng: np.random.Ge
         values = rng.uniform(-1, 1, values.shape) * float(np.finfo(dtype).max)
     elif kind == "wide":
         values = np.sign(values) * 10.0 ** rng.uniform(-37, 37, values.shape)
-    values = np.ascontiguousarray(values, dtype)
+    values = np.array(values, dtype, order="C")  # a copy: broadcasts are read-only
     values[rng.random(values.shape) < 0.05] = -0.0
     return values
 
