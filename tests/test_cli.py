@@ -117,6 +117,24 @@ def test_info_of_an_unfinished_index_says_so(tmp_path, capsys, monkeypatch):
     assert cli.main(["verify", str(tmp_path / "db")]) == cli.OK
 
 
+def test_info_shows_a_budget_in_bytes_and_a_model(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU())
+    with nadb.open(tmp_path / "db") as db:
+        db.index_arrays("feats", features(), storage=30_000, progress=False)
+        db.index_activations(model, torch.rand(64, 6), ["0", "1"], name="epoch4", progress=False)
+    assert cli.main(["info", str(tmp_path / "db")]) == cli.OK
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert lines["feats"].endswith("29.3 KiB")
+    assert "source of epoch4/0, epoch4/1" in out  # one model, one paragraph
+    assert lines["name"].split() == ["name", "epoch4"]
+    assert lines["class"].endswith("Sequential")
+    assert "SHA-256 " in lines["weights"]
+    assert "64, 16 of them hashed" in out
+    assert f"torch {torch.__version__}" in lines["numerics"]
+
+
 def test_info_of_a_database_with_attributes_alone(tmp_path, capsys):
     with nadb.open(tmp_path / "db") as db:
         db.set_inputs({"label": [1, 2, 3]})
@@ -296,6 +314,7 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 def test_help_documents_the_exit_codes(capsys):
     assert cli.main(["verify", "--help"]) == cli.OK
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
     for code, word in ((0, "stdout"), (1, "error"), (2, "usage"), (3, "damaged"), (130, "Ctrl-C")):
         assert any(line.strip().startswith(str(code)) and word in line for line in out.splitlines())
     assert cli.main(["--version"]) == cli.OK

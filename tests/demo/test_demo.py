@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import re
 from pathlib import Path
@@ -165,6 +166,47 @@ def test_the_page_shows_questions_pictures_and_receipts(first):
     assert page.n_pictures >= shown + 5
     assert plain.count("verified") >= 6
     assert plain.count("equal") >= 6
+
+
+def test_the_page_of_a_network_that_errs_nowhere(first):
+    from neuralartifactdb.demo.report import report_page
+
+    walk = first[0].walk
+    right = int(np.flatnonzero(walk.prepared.prediction.labels == walk.prepared.data.labels)[0])
+    with nadb.open(first[0].database, "r") as db:
+        nothing = dataclasses.replace(walk.misread.result, ids=np.zeros(0, np.int64), scores=None)
+        text = report_page(
+            dataclasses.replace(
+                walk,
+                target=right,
+                misread=dataclasses.replace(walk.misread, result=nothing),
+                prepared=dataclasses.replace(walk.prepared, db=db),
+            )
+        )
+    plain = re.sub(r"<[^>]+>", "", text)
+    assert "What does the network see in this" in plain
+    assert "The network misreads no input" in plain
+    assert "as it is written" not in plain
+    assert "nan" not in plain.lower().replace("explanation", "")
+
+
+def test_the_target_is_the_surest_mistake_on_an_unseen_scan(first):
+    from neuralartifactdb.demo.walk import _choose
+
+    prepared = first[0].walk.prepared
+    probabilities = np.full((600, 10), 0.05, np.float32)
+    held_out = np.zeros(600, bool)
+    held_out[[7, 9]] = True
+    probabilities[[3, 7, 9], 0] = 0.9, 0.5, 0.6
+    made = dataclasses.replace(
+        prepared,
+        data=dataclasses.replace(prepared.data, held_out=held_out),
+        prediction=dataclasses.replace(prepared.prediction, probabilities=probabilities),
+    )
+    assert _choose(made, np.array([3, 7, 9])) == 9
+    assert _choose(made, np.array([3])) == 3
+    probabilities[11] = 0.01
+    assert _choose(made, np.zeros(0, np.int64)) == 11
 
 
 def test_the_printed_table_and_the_exit_code(first, capsys, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from neuralartifactdb.errors import Error, FormatError
@@ -159,7 +160,11 @@ def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, short: str, long: str
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
-        name, help=short, description=long, epilog=_EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=short,
+        description=textwrap.fill(long, 80),
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 

@@ -221,7 +221,7 @@ def _source_pairs(layer: Mapping[str, Any]) -> list[tuple[str, str]]:
     numerics = [
         f"batches of {batch}" if batch else "",
         ", ".join(model.get("dtypes", [])),
-        f"on {environment.get('device name') or environment.get('device')}",
+        f"on {environment.get('device')} ({environment.get('device name')})",
         f"torch {environment.get('torch')}",
     ]
     name = [("name", str(layer["model"]))] if layer["model"] else []
