@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ class Ours:
 
     def bounds(self, query: Query) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The index's intervals for all inputs, float64[n] each, without what this session evaluated."""
+        blocks = list(self.bound_blocks(query))
+        return np.concatenate([lower for lower, _ in blocks]), np.concatenate([upper for _, upper in blocks])
+
+    def bound_blocks(self, query: Query) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """The same block by block, as a search pulls them."""
         layer = self._layers[query.layer]
         index = layer._index
         if query.kind == "highest":
@@ -77,10 +82,10 @@ class Ours:
         index.evaluated = type(kept)(0)
         try:
             candidates = InputCandidates(leaf, {query.layer: index}, _no_column, index.n_indexed, None, Evaluator())
-            blocks = [intervals for _, intervals in candidates.blocks(lambda: None)]
+            for _, intervals in candidates.blocks(lambda: None):
+                yield intervals.lower, intervals.upper
         finally:
             index.evaluated = kept
-        return np.concatenate([b.lower for b in blocks]), np.concatenate([b.upper for b in blocks])
 
     def must(self, query: Query, scores: NDArray[np.float64]) -> tuple[int, int]:
         """What brute force over the bounds says of a query.
