@@ -43,6 +43,10 @@ int resolve_threads(int requested) {
   return requested > 0 ? requested : threads_from_environment();
 }
 
+std::size_t threads_for(std::size_t work, std::size_t per_thread, int threads) {
+  return std::max<std::size_t>(1, std::min(work / per_thread, static_cast<std::size_t>(std::max(1, threads))));
+}
+
 void parallel_for(std::size_t n_tasks, int threads, const std::function<void(std::size_t, std::size_t)>& body,
                   const Poll& poll) {
   if (n_tasks == 0) return;

@@ -17,6 +17,10 @@ using Poll = std::function<void()>;
 // variable.
 int resolve_threads(int requested);
 
+// The number of threads worth starting for so much work: at most `threads`, at least one, and no more than one per
+// `per_thread` units.
+std::size_t threads_for(std::size_t work, std::size_t per_thread, int threads);
+
 // Calls body(task, worker) once for every task in [0, n_tasks), worker in [0, threads). Tasks are handed out one at a
 // time, so they should each be worth at least some microseconds. A thread that cannot be started is done without.
 void parallel_for(std::size_t n_tasks, int threads, const std::function<void(std::size_t, std::size_t)>& body,

@@ -229,12 +229,19 @@ def test_flush_to_zero_changes_no_code() -> None:
 
 def test_threads_do_not_matter() -> None:
     rng = np.random.default_rng(2)
-    values = make_values("relu", 500, 200, np.float32, rng)
-    edges = _core.choose_edges(values, 6, 10)
-    one = encode(values, edges, 130, 15, [170], np.arange(0), 1)
-    four = encode(values, edges, 130, 15, [170], np.arange(0), 4)
+    values = make_values("relu", 2100, 200, np.float32, rng)  # enough for several threads to be started
+    edges = _core.choose_edges(values[:500], 6, 10)
+    one = encode(values, edges, 630, 60, [1400], np.arange(0), 1)
+    four = encode(values, edges, 630, 60, [1400], np.arange(0), 4)
     assert all((a == b).all() for a, b in zip(one[0], four[0], strict=True))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(one[1:], four[1:], strict=True))
+    columns = [
+        feed(_core.ColumnWriter(2100, 630, 200, "float32", threads=t), values, [1400], np.arange(0)) for t in (1, 4)
+    ]
+    assert all((a == b).all() for a, b in zip(*columns, strict=True))
+    values[1399, 7] = values[1200, 199] = np.nan
+    with pytest.raises(_core.NonFiniteError, match="row 1200, neuron 199"):
+        _core.SegmentEncoder(edges, 2100, 630, 60, threads=4).append(values, None, np.arange(2100, dtype=np.int32))
 
 
 def test_a_neuron_over_the_cap_keeps_no_maxima_and_its_true_bounds() -> None:

@@ -150,6 +150,30 @@ def test_code_bounds_equal_a_loop(data: st.DataObject) -> None:
         assert upper[i] == combine([p[1] for p in parts], how)
 
 
+def test_threads_do_not_matter() -> None:
+    rng = np.random.default_rng(8)
+    n, g, row_group = 200_000, 3, 4096
+    n_groups = -(-n // row_group)
+    rows = [rng.integers(0, 256, row_group * 6 // 8, dtype=np.uint8) for _ in range(n_groups * g)]
+    tables = np.sort(rng.standard_normal((g, 64, 2)), axis=2)
+    columns = [rng.standard_normal(row_group) for _ in range(n_groups * g)]
+    outputs = []
+    for threads in (1, 4):
+        lower, upper, exact = np.empty(n), np.empty(n), np.empty(n)
+        _core.code_bounds(rows, g, row_group, n, 6, tables, None, None, "sum", lower, upper, threads=threads)
+        _core.value_bounds(
+            columns, g, row_group, n, "float64", "value", "sum", None, None, None, exact, None, threads=threads
+        )
+        outputs.append(np.stack([lower, upper, exact]))
+    assert outputs[0].tobytes() == outputs[1].tobytes()
+    # An error of one thread reaches the caller.
+    starts = np.zeros((g, n_groups + 1), np.int64)
+    starts[:, -1] = 1
+    terms = [np.zeros((1, 2))] * g
+    with pytest.raises(ValueError, match="codes and maxima disagree"):
+        _core.code_bounds(rows, g, row_group, n, 6, tables, terms, starts, "sum", lower, upper, threads=4)
+
+
 def test_overflow_widens_instead_of_nan() -> None:
     tables = np.array([[[-INF, 1.0]] * 2, [[INF, INF]] * 2])
     lower, upper = np.empty(3), np.empty(3)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import neuralartifactdb as nadb
 
@@ -60,3 +64,21 @@ except KeyboardInterrupt:
 """
     done = run(code)
     assert done.stdout.strip() == "stopped early", done.stderr
+
+
+SOURCES = Path(__file__).parents[2] / "src" / "cpp"
+
+
+@pytest.mark.skipif(not (shutil.which("c++") and shutil.which("nm")), reason="needs a C++ compiler and nm")
+def test_a_target_shares_no_code_with_the_rest(tmp_path: Path) -> None:
+    # A weak symbol compiled for a newer CPU may be the one that the linker keeps for everybody.
+    targets = [p for p in (SOURCES / "kernels").glob("*.cpp") if p.stem != "dispatch"]
+    assert {p.stem for p in targets} >= set(nadb.build_info().kernels_compiled)
+    for target in targets:
+        built = tmp_path / f"{target.stem}.o"
+        flags = ["-std=c++17", "-O1", "-fPIC", "-fno-exceptions", f"-I{SOURCES}"]
+        subprocess.run(["c++", *flags, "-c", str(target), "-o", str(built)], check=True)
+        symbols = subprocess.run(["nm", str(built)], check=True, capture_output=True, text=True).stdout
+        kinds = [line.split()[-2] for line in symbols.splitlines()]
+        assert not {"W", "w", "V", "v", "u"} & set(kinds), symbols
+        assert sum(kind.isupper() and kind != "U" for kind in kinds) == 1  # the table

@@ -32,6 +32,7 @@ std::vector<const Real*> checked_rows(const Batch<Real>& batch, std::size_t n_ne
 constexpr std::size_t kBlockNeurons = kTransposeWidth;
 constexpr std::size_t kBlockRows = 256;
 constexpr std::size_t kBlockStride = kBlockRows + 16;
+constexpr std::size_t kValuesPerThread = std::size_t{1} << 16;  // fewer are encoded sooner than a thread is started
 
 // Points to the columns of a block that starts at neuron `first`.
 template <class Real>

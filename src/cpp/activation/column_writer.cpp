@@ -22,7 +22,8 @@ void ColumnWriter<Real>::append(const Batch<Real>& batch, int threads) {
   groups_.reserve(batch.n);
   const std::size_t first = groups_.n_appended();
   const std::size_t n_blocks = (n_neurons + kBlockNeurons - 1) / kBlockNeurons;
-  parallel_for(n_blocks, threads, [&](std::size_t block, std::size_t) {
+  const std::size_t n_threads = threads_for(batch.n * n_neurons, kValuesPerThread, threads);
+  parallel_for(n_blocks, static_cast<int>(n_threads), [&](std::size_t block, std::size_t) {
     Real buffer[kBlockNeurons * kBlockStride];
     const Real* block_rows[kBlockRows];
     const std::size_t begin = block * kBlockNeurons;

@@ -16,6 +16,7 @@ namespace nadb::activation {
 
 namespace {
 
+constexpr std::size_t kLookupsPerThread = std::size_t{1} << 17;  // fewer are done sooner than a thread is started
 constexpr std::size_t kBlock = 1024;  // inputs; a multiple of 8, so that blocks of codes start on whole bytes
 
 // What leaves an accumulator unchanged, bit for bit.
@@ -145,7 +146,8 @@ void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int b
                  const MaximaTerms& maxima, CombineKind combine, double* lower, double* upper, int threads,
                  const Poll& poll) {
   const CodeBounds bounds(shape, rows, bits, tables, maxima, combine);
-  const std::size_t n_workers = std::max<std::size_t>(1, std::min(shape.n_groups(), static_cast<std::size_t>(threads)));
+  const std::size_t n_threads = threads_for(shape.n_inputs * shape.n_neurons, kLookupsPerThread, threads);
+  const std::size_t n_workers = std::max<std::size_t>(1, std::min(shape.n_groups(), n_threads));
   std::vector<CodeScratch> scratch(n_workers);
   parallel_for(
       shape.n_groups(), static_cast<int>(n_workers),
@@ -157,7 +159,8 @@ void value_bounds(const GroupShape& shape, const void* const* columns, ColumnTyp
                   const Poll& poll) {
   const KernelTable& kernels = active_kernels();
   const std::size_t size = size_of(type);
-  const std::size_t n_workers = std::max<std::size_t>(1, std::min(shape.n_groups(), static_cast<std::size_t>(threads)));
+  const std::size_t n_threads = threads_for(shape.n_inputs * shape.n_neurons, kLookupsPerThread, threads);
+  const std::size_t n_workers = std::max<std::size_t>(1, std::min(shape.n_groups(), n_threads));
   std::vector<ValueScratch> scratch(n_workers);
   const auto row_group = [&](std::size_t group, std::size_t worker) {
     ValueScratch& s = scratch[worker];

@@ -294,8 +294,8 @@ void SegmentEncoder<Real>::append(const Batch<Real>& batch, int threads) {
   groups_.reserve(batch.n);
   const std::size_t n_blocks = (groups_.n_neurons() + kBlockNeurons - 1) / kBlockNeurons;
   const std::size_t n_tasks = (n_blocks + kBlocksPerTask - 1) / kBlocksPerTask;
-  std::vector<Scratch> scratch(
-      std::max<std::size_t>(1, std::min<std::size_t>(n_tasks, static_cast<std::size_t>(threads))));
+  const std::size_t n_threads = threads_for(batch.n * groups_.n_neurons(), kValuesPerThread, threads);
+  std::vector<Scratch> scratch(std::max<std::size_t>(1, std::min(n_tasks, n_threads)));
   parallel_for(n_tasks, static_cast<int>(scratch.size()), [&](std::size_t task, std::size_t worker) {
     for (std::size_t block = task * kBlocksPerTask; block < std::min(n_blocks, (task + 1) * kBlocksPerTask); ++block) {
       if (bits_ <= 8) {
