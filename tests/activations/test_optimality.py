@@ -71,7 +71,7 @@ def needed(
     return must, ties
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(case=coded_cases(), data=st.data())
 def test_highest_evaluates_what_it_must(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
@@ -86,7 +86,7 @@ def test_highest_evaluates_what_it_must(case: Case, data: st.DataObject) -> None
         assert must <= len(b.function.asked) <= must + ties
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(case=coded_cases(), data=st.data())
 def test_nearest_evaluates_what_it_must_and_its_target(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
@@ -105,7 +105,7 @@ def test_nearest_evaluates_what_it_must_and_its_target(case: Case, data: st.Data
         assert must <= len(b.function.asked) <= must + ties + 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(case=coded_cases(), data=st.data())
 def test_filter_evaluates_the_unsettled(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
