@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from activation_cases import activations, check_ranking, without_fsync
+from activation_cases import Case, Shape, activations, built, check_ranking, without_fsync
 
 import neuralartifactdb as nadb
 import oracle
@@ -138,3 +138,22 @@ def test_layers_that_are_indexed_unequally_far(db_path: Path) -> None:
         assert "250 later ones are not indexed" in result.guarantee
         assert db.filter((long[0] > 0) & (short[1] > 0), where=np.arange(100, 400)).stats.candidates == 50
         assert long.highest(0, 3).guarantee == "exact"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bits", [1, 3, 6, None])
+def test_a_build_that_flushes_denormals_changes_nothing(dtype: str, bits: int | None) -> None:
+    """PyTorch can make a thread treat denormals as zeros; what an index says of them must not depend on it."""
+    torch = pytest.importorskip("torch")
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot flush denormals")
+    case = Case("denormals", dtype, (4,), 200, 3, (90,), (Shape(bits, 5, 16, 4096),), 256, 0)
+    torch.set_flush_denormal(True)
+    try:
+        with built(case) as b:
+            torch.set_flush_denormal(False)
+            for flat in ([0], [3, 1, 2]):
+                scores = [oracle.group_score([r[j] for j in flat], "sum") for r in b.rows]
+                check_ranking(b.layer.highest(flat, 30), oracle.rank(scores, range(200), 30, largest=True))
+    finally:
+        torch.set_flush_denormal(False)

@@ -171,3 +171,30 @@ def test_a_bad_storage_says_what_is_possible(
     for word in words:
         assert word in str(caught.value)
     assert not db_path.exists()
+
+
+@settings(max_examples=100)
+@given(
+    first=st.integers(0, 10_000),
+    total=st.integers(0, 1_000_000),
+    neurons=st.sampled_from([1, 50, 4_096, 400_000]),
+    memory=st.sampled_from([1 << 12, 1 << 20, 1 << 30]),
+)
+def test_segments_cover_every_input_once_in_nearly_equal_parts(
+    first: int, total: int, neurons: int, memory: int
+) -> None:
+    ranges = budget.segment_ranges(first, first + total, neurons, memory)
+    assert [i for pair in ranges for i in pair][::2] == [first, *(last for _, last in ranges)][: len(ranges)]
+    sizes = [last - begin for begin, last in ranges]
+    assert sum(sizes) == total
+    assert max(sizes, default=0) <= budget.MAX_SEGMENT_INPUTS
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+
+
+@settings(max_examples=100)
+@given(cap=st.integers(0, 5_000), sample=st.integers(0, 4_096), n=st.integers(1, 100_000))
+def test_the_top_partition_is_aimed_below_the_cap(cap: int, sample: int, n: int) -> None:
+    sample = min(sample, n)
+    wanted = budget.top_count(min(cap, n), sample, n)
+    assert 0 <= wanted <= sample
+    assert wanted * n <= max(cap, 1) * max(sample, 1)
