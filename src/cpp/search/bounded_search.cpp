@@ -196,8 +196,7 @@ void BoundedSearch::settle_exact() {
 
 void BoundedSearch::push_queue(std::size_t index) {
   const Candidate& c = candidates_[index];
-  const RankKey order = k_ == 0 ? RankKey{0} : c.best;  // without k all are needed, by id
-  queue_.push_back({{order, c.id}, c.best, index});
+  queue_.push_back({{order_key(c), c.id}, index});
 }
 
 // Sorts the candidates by id, so that refine finds them, and queues the open ones.
@@ -227,7 +226,7 @@ const BoundedSearch::QueueEntry* BoundedSearch::queue_top() {
   while (!queue_.empty()) {
     const QueueEntry& top = queue_.front();
     const Candidate& c = candidates_[top.index];
-    if (c.state == State::kOpen && c.best == top.best) return &queue_.front();
+    if (c.state == State::kOpen && order_key(c) == top.order.key) return &queue_.front();
     std::pop_heap(queue_.begin(), queue_.end(), queue_after);
     queue_.pop_back();
   }
@@ -449,7 +448,7 @@ std::optional<double> BoundedSearch::peek_bound() {
   if (k_ != 0) {
     const QueueEntry* top = queue_top();
     if (top == nullptr) return std::nullopt;
-    best = top->best;
+    best = top->order.key;
   } else {
     if (n_open_ == 0) return std::nullopt;
     for (const Candidate& c : candidates_) {

@@ -100,8 +100,7 @@ class BoundedSearch {
   };
 
   struct QueueEntry {
-    Rank order;         // what the queue is sorted by
-    RankKey best;       // as of the push: another value in the candidate means that this entry is stale
+    Rank order;         // what the queue is sorted by: another one in the candidate means that this entry is stale
     std::size_t index;  // into candidates_
   };
 
@@ -124,6 +123,8 @@ class BoundedSearch {
   void drop_beaten();
   void prune_offers();
   void prepare();
+  // What the queue is sorted by; without k all candidates are needed, by id.
+  RankKey order_key(const Candidate& c) const noexcept { return k_ == 0 ? RankKey{0} : c.best; }
   void push_queue(std::size_t index);
   const QueueEntry* queue_top();
   void put_back_handed_out();
