@@ -582,7 +582,7 @@ class Activations(Mapping[str, Layer]):
         return len(self._database._directory.state().indexes)
 
     def __delitem__(self, key: str) -> None:
-        """Drop an index. Its files go with the next write."""
+        """Drop an index. Its files stay for readers of older versions of the database."""
         database = self._database
         with database._directory.write() as transaction:
             if key not in transaction.state.indexes:
