@@ -39,7 +39,7 @@ bench: install
 
 lint: install
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check .ci bench python tests
 	$(BIN)/mypy --strict
 	$(BIN)/clang-format --dry-run -Werror $(CPP_FORMATTED)
 
