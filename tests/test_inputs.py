@@ -50,6 +50,18 @@ def test_missing_values_are_null(db_path: Path) -> None:
         assert db.filter(nadb.column("f") | (nadb.column("n") == 3)).ids.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("values", [["a", None], [True, None], [1, None], [0.5, float("nan")]])
+def test_a_column_of_nulls_alone_compares_with_anything(db_path: Path, values: list[Any]) -> None:
+    """What NULLs were to stand for is not known any more; nothing is true of them, and nothing is an error."""
+    with nadb.open(db_path) as db:
+        db.set_inputs({"gone": [None, None], "kind": values})
+        gone = nadb.column("gone")
+        for condition in (gone == "a", gone < 3, gone == True, ~(gone == "a"), gone != gone, gone):  # noqa: E712
+            assert db.filter(condition).ids.tolist() == []
+        assert db.filter((gone == "a") | (nadb.column("kind") == values[0])).ids.tolist() == [0]
+        assert np.isnan(db.top_k(gone + 1, 2).scores).all()
+
+
 def test_pandas_and_torch_columns(db_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"label": [1, 2, 3], "when": ["x", None, "z"], "size": pd.array([1, None, 3], dtype="Int64")})

@@ -67,6 +67,10 @@ def compare(op: str, a: Intervals | Texts, b: Intervals | Texts) -> Intervals:
 
 def _compare_texts(op: str, a: Intervals | Texts, b: Intervals | Texts) -> Intervals:
     if not (isinstance(a, Texts) and isinstance(b, Texts)):
+        number, other = (a, b) if isinstance(a, Intervals) else (b, a)
+        if isinstance(number, Intervals) and np.isnan(number.lower).all():  # a column of NULLs alone has no type
+            unknown = np.full(np.broadcast_shapes(number.lower.shape, (len(other),)), np.nan)
+            return Intervals(unknown, unknown, np.isnan(unknown))
         raise DtypeError(
             f"a text can only be compared with a text, got a number on one side of `{op}`; quote the value"
         )
