@@ -7,7 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from activation_cases import Case, Shape, built, cases, check_ranking, groups, ks, numbers, restrictions
+from activation_cases import (
+    Case,
+    Function,
+    Shape,
+    activations,
+    built,
+    cases,
+    check_ranking,
+    fast_directory,
+    forced,
+    groups,
+    ks,
+    numbers,
+    restrictions,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,13 +70,9 @@ def test_weighted_sums_equal_brute_force(case: Case, data: st.DataObject) -> Non
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_every_storage_gives_the_same_answers(dtype: str, seed: int, storage: float | str) -> None:
     """The real plans, on data large enough to get codes from them; no cut is forced."""
-    from activation_cases import Function, activations, without_fsync
-
     array = activations("relu", dtype, 900, 6, seed)
     rows = oracle.plain_rows(array)
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder, without_fsync(), nadb.open(folder + "/run.nadb") as db:
+    with fast_directory() as folder, nadb.open(folder + "/run.nadb") as db:
         layer = db.index_function("feats", Function(array), 900, 6, fingerprint="v1", storage=storage)
         for flat in ([0], [5, 2, 3]):
             for largest in (True, False):
@@ -97,12 +107,8 @@ def test_overflow_to_infinity_ranks_and_an_undefined_sum_is_null() -> None:
     """Sums that overflow are infinite; infinity minus infinity has no value and ranks last."""
     huge = np.finfo(np.float64).max
     array = np.array([[1, 2, 3], [huge, huge, 1], [-huge, -huge, 1], [huge, huge, -1], [0, 0, 0]], dtype=np.float64)
-    import tempfile
-
-    from activation_cases import Function, forced, without_fsync
-
     for bits in (1, 4, None):
-        with tempfile.TemporaryDirectory() as folder, without_fsync(), nadb.open(folder + "/run.nadb") as db:
+        with fast_directory() as folder, nadb.open(folder + "/run.nadb") as db:
             with forced((), (Shape(bits, 0, 8, 4096),), 256):
                 layer = db.index_function("huge", Function(array), 5, 3, fingerprint="v1", storage=0.5)
             for weights in ([1, 1, 1], [2, -2, 1], [2, 2, 1]):

@@ -8,7 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from activation_cases import Case, Shape, built, cases, check_ranking, groups, ks, numbers, restrictions
+from activation_cases import (
+    Case,
+    Function,
+    Shape,
+    built,
+    cases,
+    check_ranking,
+    fast_directory,
+    groups,
+    ks,
+    numbers,
+    restrictions,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,11 +108,7 @@ def test_integer_keys_are_told_from_ids() -> None:
 def test_the_mean_of_several_targets_keeps_the_order_in_which_they_are_given() -> None:
     """Float addition is not associative; ids in another order may be another target."""
     array = np.array([[1e16], [1.0], [-1e16], [0.3], [0.25]])
-    import tempfile
-
-    from activation_cases import Function, without_fsync
-
-    with tempfile.TemporaryDirectory() as folder, without_fsync(), nadb.open(folder + "/run.nadb") as db:
+    with fast_directory() as folder, nadb.open(folder + "/run.nadb") as db:
         layer = db.index_function("feats", Function(array), 5, 1, fingerprint="v1")
         for ids in ([0, 1, 2], [0, 2, 1], [3, 4]):
             target = oracle.mean_row([array[i].tolist() for i in ids])

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from activation_cases import Function, activations, check_ranking, without_fsync
+from activation_cases import Function, activations, check_ranking, fast_directory, without_fsync
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -147,8 +147,6 @@ def test_a_killed_build_goes_on(tmp_path: Path, at: int) -> None:
 @given(at=st.integers(1, 120), error=st.sampled_from(["interrupt", "full"]))
 def test_a_fault_at_any_call_to_the_file_system_loses_nothing_committed(at: int, error: str) -> None:
     """Ctrl-C between any two calls to the file system, or a full disk from one on."""
-    import tempfile
-
     count = 0
 
     def hook(operation: str, path: str) -> None:
@@ -159,7 +157,7 @@ def test_a_fault_at_any_call_to_the_file_system_loses_nothing_committed(at: int,
         if error == "interrupt" and count == at:
             raise KeyboardInterrupt
 
-    with tempfile.TemporaryDirectory() as folder, without_fsync():
+    with fast_directory() as folder:
         path = Path(folder) / "run.nadb"
         db = nadb.open(path)
         try:

@@ -7,14 +7,13 @@ Implements "What exact means" of design section 4: what a query does with a valu
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from activation_cases import Case, Function, Shape, activations, built, check_ranking, forced, without_fsync
+from activation_cases import Case, Function, Shape, activations, built, check_ranking, fast_directory, forced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -117,8 +116,7 @@ def test_noise_never_breaks_a_query(kind: str, bits: int, cap: int, seed: int, m
     array = activations(kind, "float32", 120, 4, seed)
     rng = np.random.default_rng(seed)
     with (
-        tempfile.TemporaryDirectory() as folder,
-        without_fsync(),
+        fast_directory() as folder,
         nadb.open(folder + "/run.nadb", evaluated_bytes=memory) as db,
     ):
         layer, function = deviating(db, array, (50,), (Shape(bits, cap, 16, 4096),))

@@ -5,13 +5,12 @@ Implements "Storage" of design section 4, for data that would tempt an index to 
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
-from activation_cases import Function, activations, without_fsync
+from activation_cases import Function, activations, fast_directory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +58,7 @@ def test_a_database_stays_within_its_storage(
         return [(a, min(a + longest, last)) for a in range(first, last, longest)]
 
     array = activations(kind, dtype, n, m, seed)
-    with tempfile.TemporaryDirectory() as folder, without_fsync():
+    with fast_directory() as folder:
         path = folder + "/run.nadb"
         with nadb.open(path) as db, mock.patch("neuralartifactdb.activations.builds.segment_ranges", ranges):
             layer = db.index_function("feats", Function(array), n, m, fingerprint="v1", storage=storage)
