@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,16 @@ def machine() -> dict[str, str]:
         "memory": memory,
         "torch threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: found for name in packages if (found := _version(name))},
     }
+
+
+def _version(name: str) -> str:
+    """Of an installed distribution; empty if it is not."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def count(value: float) -> str:
