@@ -193,7 +193,7 @@ def test_refines_no_more_than_must(truths: list[Truth], k: int, largest: bool, u
 @settings(max_examples=200, deadline=None)
 def test_filter_with_limit_stops_at_its_last_row(truths: list[Truth], limit: int, unit: int) -> None:
     truths = [
-        Truth(t.id, s, ((0.0, 1.0, t.score is None),) * (len(t.intervals) - 1) + ((s, s, False),))
+        Truth(t.id, s, ((0.0, 1.0, t.score is None),) * (len(t.intervals) > 1) + ((s, s, False),))
         for t in truths
         for s in [1.0 if t.score is not None and t.score > 0 else 0.0]
     ]
