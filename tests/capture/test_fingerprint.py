@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from neuralartifactdb.capture import Capture, ModelSource, compare_fingerprints
-from neuralartifactdb.capture.fingerprint import describe_callable, hash_value, sampled_ids
+from neuralartifactdb.capture.fingerprint import describe_callable, describe_model, hash_value, model_stamp, sampled_ids
 from neuralartifactdb.errors import InvalidValueError
 
 
@@ -128,20 +129,112 @@ def test_what_only_may_change_bits_is_environment(stored):
     ]
 
 
-def test_training_is_noticed():
-    net = Mlp()
-    source = ModelSource.open(net, torch.randn(20, 4), ["first"])
-    assert not source.model_changed()
-    before = source.fingerprint("first")
-    assert not source.model_changed()
+def train(net):
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     net(torch.ones(3, 4)).sum().backward()
     optimizer.step()
-    assert source.model_changed()
-    assert source.differences("first", before) == ["weights or buffers in first, second, head"]
+
+
+def test_training_is_noticed_until_the_old_weights_are_back():
+    net = Mlp()
+    source = ModelSource.open(net, torch.randn(20, 4), ["first", "second"])
     assert not source.model_changed()
+    before = {layer: source.fingerprint(layer) for layer in source.layers}
+    old = copy.deepcopy(net.state_dict())
+    assert not source.model_changed()
+    train(net)
+    for _ in range(2):
+        for layer in source.layers:  # one layer's error does not clear the guard for the others
+            assert source.model_changed()
+            assert source.differences(layer, before[layer]) == ["weights or buffers in first, second, head"]
+            assert source.fingerprint(layer) != before[layer]
+            assert source.environment_differences(layer, before[layer]) == []
+    train(net)
+    assert source.model_changed()
+    net.load_state_dict(old)
+    assert not source.model_changed()
+    assert source.differences("first", before["first"]) == []
     net.load_state_dict(Mlp().state_dict())
     assert source.model_changed()
+
+
+def test_the_model_that_was_stored_is_the_one_believed():
+    net, data = Mlp(), torch.randn(20, 4)
+    stored = ModelSource.open(net, data, ["first"]).fingerprint("first")
+    old = copy.deepcopy(net.state_dict())
+    train(net)
+    source = ModelSource.open(net, data, ["first"])
+    assert source.environment_differences("first", stored) == []
+    assert source.differences("first", stored) != []  # another model is not believed by being refused
+    net.load_state_dict(old)
+    assert source.differences("first", stored) == []
+    assert not source.model_changed()
+    train(net)
+    assert source.model_changed()
+
+
+def test_a_changed_model_is_hashed_once(monkeypatch):
+    net = Mlp()
+    source = ModelSource.open(net, torch.randn(20, 4), ["first"])
+    hashed = []
+    monkeypatch.setattr(
+        "neuralartifactdb.capture.model_source.describe_model", lambda model: hashed.append(1) or describe_model(model)
+    )
+    source.fingerprint("first")
+    train(net)
+    assert all(source.model_changed() for _ in range(5))
+    assert len(hashed) == 2
+    touched = net.first.weight.detach()
+    touched.mul_(1)  # a write that changes nothing
+    assert all(source.model_changed() for _ in range(5))
+    assert len(hashed) == 3
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int8, torch.bool, torch.float8_e4m3fn]
+)
+def test_writes_to_data_are_noticed(dtype):
+    net = Mlp()
+    net.register_buffer("table", torch.zeros(40, 30).to(dtype))
+    net.register_buffer("crosswise", torch.zeros(40, 30).to(dtype).t())
+    net.register_buffer("empty", torch.zeros(0, 3))
+    net.register_buffer("one", torch.zeros(()))
+    source = ModelSource.open(net, torch.randn(20, 4), ["first"])
+    source.fingerprint("first")
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if tensor.numel():
+            old = tensor.data.clone()
+            stamp = model_stamp(net)
+            tensor.data.copy_(torch.ones_like(tensor, dtype=torch.float32).to(tensor.dtype))
+            assert model_stamp(net)[0] == stamp[0]  # versions and addresses do not tell
+            assert source.model_changed(), name
+            tensor.data.copy_(old)
+            assert not source.model_changed(), name
+
+
+def test_stamps_of_unusual_tensors():
+    net = nn.Module()
+    odd = {
+        "sparse": torch.eye(3).to_sparse(), "meta": torch.zeros(3, device="meta"), "lazy": torch.tensor([1j]).conj(),
+        "wide": torch.zeros(3, 1).expand(3, 5), "nhwc": torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "complex": torch.zeros(3, dtype=torch.complex64), "nan": torch.full((3,), torch.nan),
+    }  # fmt: skip
+    for name, tensor in odd.items():
+        net.register_buffer(name, tensor)
+    with torch.inference_mode():
+        net.register_buffer("inference", torch.zeros(4))
+    assert model_stamp(net) == model_stamp(net)
+
+
+def test_a_stamp_takes_little_time():
+    net = conv_net()
+    model_stamp(net)
+    took = []
+    for _ in range(50):
+        began = time.perf_counter()
+        model_stamp(net)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 1e-3  # 0.1 ms on a quiet machine
 
 
 def test_fingerprints_are_small_and_json():

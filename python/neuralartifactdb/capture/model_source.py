@@ -21,12 +21,14 @@ from neuralartifactdb.capture.calibration import Calibration, calibrate
 from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
 from neuralartifactdb.capture.fingerprint import (
+    ModelStamp,
     compare_fingerprints,
     describe_callable,
     describe_environment,
     describe_model,
     hash_value,
     model_stamp,
+    same_model,
     sampled_ids,
 )
 from neuralartifactdb.capture.layers import resolve_layers, unwrap
@@ -61,7 +63,8 @@ class ModelSource:
         self._runner = runner
         self._capture = capture
         self._calibration: Calibration | None = None
-        self._described: tuple[Any, dict[str, Any]] | None = None
+        self._described: tuple[ModelStamp, dict[str, Any]] | None = None
+        self._validated: tuple[ModelStamp, dict[str, Any]] | None = None
         self._input_hashes: dict[int, str] = {}
         self.n_inputs = runner.reader.n_inputs
         self.device = runner.device
@@ -309,6 +312,11 @@ class ModelSource:
         Raises:
             ValueError: an input reads differently twice (random augmentation).
         """
+        current = self._fingerprint(layer, like)
+        self._validate(like)
+        return current
+
+    def _fingerprint(self, layer: str, like: Mapping[str, Any] | None) -> dict[str, Any]:
         self._infos([layer])
         info = self.layers[layer]
         if like is None:
@@ -317,7 +325,7 @@ class ModelSource:
             ids = [int(i) for i in like.get("inputs", {}).get("ids", []) if int(i) < self.n_inputs]
         return {
             "kind": "model",
-            "model": self._model_description(),
+            "model": self._description()[1],
             "layer": layer,
             "path": self._runner.targets[layer].path,
             "shape": list(info.shape),
@@ -334,11 +342,31 @@ class ModelSource:
 
     def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What may make bits differ though model and data are the same: device, kernels, versions, switches, hooks."""
-        return compare_fingerprints(stored, self.fingerprint(layer, like=stored), part="environment")
+        return compare_fingerprints(stored, self._fingerprint(layer, stored), part="environment")
 
     def model_changed(self) -> bool:
-        """Whether weights or buffers were replaced or written since they were last hashed; takes microseconds."""
-        return self._described is not None and self._described[0] != model_stamp(self._runner.model)
+        """Whether the model is another than the validated one, that of the first `fingerprint` or of the first
+        `differences` that found it to be the stored one.
+
+        Stays true until the old weights are back, whatever is called meanwhile. Takes microseconds, but for the first
+        call after a write, which hashes the weights.
+        """
+        validated = self._validated
+        if validated is None:
+            return False
+        stamp, description = self._description()
+        if stamp == validated[0]:
+            return False
+        if not same_model(description, validated[1]):
+            return True
+        self._validated = (stamp, validated[1])
+        return False
+
+    def _validate(self, stored: Mapping[str, Any] | None) -> None:
+        """Remember the model just described as the one to be believed, unless another was, or is stored."""
+        found = self._described
+        if self._validated is None and found and (stored is None or same_model(stored.get("model", {}), found[1])):
+            self._validated = found
 
     def input_hashes(self, ids: Sequence[int]) -> list[str]:
         """One hash per id, of what the model reads for it. The dataset is read twice at the first call for an id.
@@ -359,11 +387,12 @@ class ModelSource:
                 self._input_hashes[i] = first
         return [self._input_hashes[i] for i in wanted]
 
-    def _model_description(self) -> dict[str, Any]:
-        stamp = model_stamp(self._runner.model)
-        if self._described is None or self._described[0] != stamp:
-            self._described = (stamp, describe_model(self._runner.model))
-        return self._described[1]
+    def _description(self) -> tuple[ModelStamp, dict[str, Any]]:
+        """The model's stamp, and what `describe_model` gives for it: hashed once for each stamp."""
+        stamp, found = model_stamp(self._runner.model), self._described
+        if found is None or found[0] != stamp:
+            found = self._described = (stamp, describe_model(self._runner.model))
+        return found
 
     def _environment(self) -> dict[str, Any]:
         return describe_environment(self._runner.model, self.device)
