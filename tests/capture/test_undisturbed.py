@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -16,7 +17,9 @@ from capture_models import Mlp, Sentences, TextEncoder, assert_undisturbed, conv
 from torch import nn
 
 from neuralartifactdb.capture import Capture, ModelSource
-from neuralartifactdb.capture.model_state import interrupts_deferred, model_device, quiet
+from neuralartifactdb.capture.hooks import ForwardPass
+from neuralartifactdb.capture.layers import resolve_layers
+from neuralartifactdb.capture.model_state import interrupts_deferred, model_device, one_at_a_time, quiet
 from neuralartifactdb.errors import InvalidValueError
 
 LAYERS = ["0", "2", "5"]
@@ -265,6 +268,114 @@ def test_two_threads_may_query_one_source(net):
     assert all(np.array_equal(found, expected) for found in results.values())
     assert len(results) == 3
     assert_undisturbed(before, net)
+
+
+def in_threads(*works):
+    """Run all at once; the errors that they raised."""
+    errors = []
+    start = threading.Barrier(len(works))
+
+    def run(work):
+        start.wait()
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_threads_may_query_several_sources_over_one_model():
+    model, data = conv_net(), images()
+    sources = [ModelSource.open(model, data, layers, Capture(batch_size=16)) for layers in (LAYERS, ["8", "2"])]
+    for source in sources:
+        source.calibrate()
+    expected = {layer: source.evaluate([layer], np.arange(100))[layer] for source in sources for layer in source.layers}
+    before = snapshot(model)
+    wrong = []
+
+    def work(source, layer, seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(15):
+            ids = rng.permutation(100)[:20]
+            if not np.array_equal(source.evaluate([layer], ids)[layer], expected[layer][ids]):
+                wrong.append(layer)
+            source.environment_differences(layer, {})
+
+    assert in_threads(
+        lambda: work(sources[0], "0", 0), lambda: work(sources[1], "8", 1), lambda: work(sources[0], "5", 2)
+    ) == []  # fmt: skip
+    assert wrong == []
+    assert_undisturbed(before, model)
+    hooks = [source.fingerprint(next(iter(source.layers)))["environment"]["hooks"] for source in sources]
+    assert hooks == [[], []]
+
+
+def test_two_models_in_two_threads_leave_the_process_as_it_was():
+    class Slow(Mlp):
+        def forward(self, x):
+            time.sleep(0.002)
+            return super().forward(x)
+
+    nets = [Slow().train(), Slow().train()]
+    sources = [ModelSource.open(net, torch.randn(20, 4), ["first"], Capture(batch_size=4)) for net in nets]
+    before = [snapshot(net) for net in nets]
+
+    def work(source, pause):
+        for _ in range(6):
+            source.evaluate(["first"], np.arange(7))
+            time.sleep(pause)
+            source.prefetch([[1]])
+
+    assert in_threads(lambda: work(sources[0], 0.001), lambda: work(sources[1], 0.003)) == []
+    assert torch.backends.mha.get_fastpath_enabled()
+    for net, one in zip(nets, before, strict=True):
+        assert_undisturbed(one, net)
+
+
+def test_a_hook_sees_its_own_threads_pass_only():
+    net = Mlp()
+    target = resolve_layers(net, ["first"])[0]
+    seen = []
+    passing = ForwardPass([target], lambda name, value: seen.append(value))
+
+    def forward():
+        assert in_threads(lambda: net(torch.ones(3, 4))) == []  # the user's own pass, not stopped by ours
+        assert seen == []
+        net(torch.ones(2, 4))
+
+    passing.run(forward)
+    assert [len(value) for value in seen] == [2]
+    assert passing.counts == {"first": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_beside_a_running_model_does_not_wait_for_it():
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with one_at_a_time():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(10)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        with one_at_a_time():
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    leave.set()
+    thread.join()
+    assert status == 0
 
 
 def test_devices():

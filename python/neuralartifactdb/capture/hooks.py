@@ -6,6 +6,7 @@ in place. Implements design section 4, "Capture" (hooks, firings, early stop).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,9 +58,14 @@ class ForwardPass:
         self._stops_early = stops_early
         self.counts = {target.name: 0 for target in targets}
         self._missing = set(self.counts)
+        self._thread = threading.get_ident()
 
     def run(self, forward: Callable[[], Any]) -> None:
-        """Call `forward` with the hooks in place. What it returns is dropped."""
+        """Call `forward` with the hooks in place. What it returns is dropped.
+
+        Passes of the same modules in other threads, which are not ours, go on unseen.
+        """
+        self._thread = threading.get_ident()
         handles: list[torch.utils.hooks.RemovableHandle] = []
         try:
             for target in self._targets:
@@ -90,6 +96,8 @@ class ForwardPass:
         return target.module.register_forward_hook(lambda module, args, output: self._fired(target.name, output))
 
     def _fired(self, name: str, value: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         number = self.counts[name]
         self.counts[name] = number + 1
         if number != self._firings.get(name, 0):

@@ -32,7 +32,7 @@ from neuralartifactdb.capture.fingerprint import (
     sampled_ids,
 )
 from neuralartifactdb.capture.layers import resolve_layers, unwrap
-from neuralartifactdb.capture.model_state import rng_kept
+from neuralartifactdb.capture.model_state import one_at_a_time, rng_kept
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.probing import learn_lengths, probe_layers
 from neuralartifactdb.capture.runner import Runner, padded_ids
@@ -391,11 +391,13 @@ class ModelSource:
         """The model's stamp, and what `describe_model` gives for it: hashed once for each stamp."""
         stamp, found = model_stamp(self._runner.model), self._described
         if found is None or found[0] != stamp:
-            found = self._described = (stamp, describe_model(self._runner.model))
+            with one_at_a_time():
+                found = self._described = (stamp, describe_model(self._runner.model))
         return found
 
     def _environment(self) -> dict[str, Any]:
-        return describe_environment(self._runner.model, self.device)
+        with one_at_a_time():  # hooks of a pass in another thread are not foreign ones
+            return describe_environment(self._runner.model, self.device)
 
     def _build_shape(self) -> dict[str, int]:
         return {"batch": self.build_batch, "length_multiple": self._runner.length_multiple}

@@ -8,6 +8,7 @@ Implements design section 4, "Capture" ("leaves the model as it was").
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import sys
@@ -22,7 +23,26 @@ from torch import nn
 
 from neuralartifactdb.errors import InvalidValueError
 
-__all__ = ["interrupts_deferred", "model_device", "quiet", "rng_kept"]
+__all__ = ["interrupts_deferred", "model_device", "one_at_a_time", "quiet", "rng_kept"]
+
+#: one for the process: hooks and flags belong to models that several sources may share, RNG and switches to everybody
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that holds it does not live on in the child
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Keep other threads of the process, whatever their source, from running or describing a model; re-entrant."""
+    with _lock:
+        yield
 
 
 @contextlib.contextmanager
@@ -55,12 +75,13 @@ def interrupts_deferred() -> Iterator[None]:
 @contextlib.contextmanager
 def rng_kept() -> Iterator[None]:
     """Every random state that a dataset or model may draw from (torch, NumPy, Python) is put back."""
-    restore = _random_states()
-    try:
-        yield
-    finally:
-        with interrupts_deferred():
-            restore()
+    with one_at_a_time():  # states that two threads restore out of order are not as before
+        restore = _random_states()
+        try:
+            yield
+        finally:
+            with interrupts_deferred():
+                restore()
 
 
 def _random_states() -> Callable[[], None]:
@@ -112,11 +133,10 @@ def quiet(model: nn.Module, device: torch.device) -> Iterator[None]:
 
     `no_grad` rather than `inference_mode`: tensors that a model caches must still work in its next training step. The
     fused path of torch's transformer layers never calls its submodules, so it is off. Autotuned convolutions could
-    change bits between runs.
+    change bits between runs. Other threads wait meanwhile, and they can be interrupted while they do.
     """
     cudnn = torch.backends.cudnn
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(interrupts_deferred())
+    with one_at_a_time(), interrupts_deferred(), contextlib.ExitStack() as stack:
         stack.enter_context(rng_kept())
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # nothing can have been compiled otherwise

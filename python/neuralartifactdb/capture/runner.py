@@ -7,7 +7,6 @@ Implements design section 4, "Capture".
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +63,6 @@ class Runner:
         self.reductions = by_layer(capture.reduce, targets, None, "reduce")
         self._reduce = {name: make_reduction(how, name) for name, how in self.reductions.items()}
         self._stops_early = can_stop_early(model)
-        self._lock = threading.RLock()
 
     # ---- reading
     # -------------------------------------------------------------------------------------------------------
@@ -138,7 +136,7 @@ class Runner:
         n_kept = sum(len(ids) for ids, _ in batches) if rows is None else len(rows)
         values = self._empty(layers, n_kept)
         first = 0
-        with self._lock, quiet(self.model, self.device):
+        with quiet(self.model, self.device):
             for ids, shape in batches:
                 n_rows = len(ids) if rows is None else n_kept
                 into = {name: (info, values[name][first : first + n_rows]) for name, info in layers.items()}
@@ -151,7 +149,7 @@ class Runner:
         """As `run`, for items that are not in the dataset, in batches of at most `shape`."""
         values = self._empty(layers, sum(len(items) for items in batches))
         first = 0
-        with self._lock, quiet(self.model, self.device):
+        with quiet(self.model, self.device):
             for items in batches:
                 into = {name: (info, values[name][first : first + len(items)]) for name, info in layers.items()}
                 batch = self.reader.collate([*items, *[items[-1]] * (shape - len(items))])
@@ -215,7 +213,7 @@ class Runner:
             ValueError: the model does not take the batch; it writes into its own buffers in evaluation mode (they are
                 put back).
         """
-        with self._lock, quiet(self.model, self.device):
+        with quiet(self.model, self.device):
             batch, _ = self._prepare(self.read(ids), ids)
             passing = ForwardPass(list(self.targets.values()), lambda name, output: None, stops_early=False)
             buffers = [(name, buffer, buffer.clone()) for name, buffer in self.model.named_buffers()]
@@ -243,7 +241,7 @@ class Runner:
     def probe(self, ids: Sequence[int]) -> dict[str, SeenOutput]:
         """What each target gives for a small batch, run to its end."""
         seen: dict[str, SeenOutput] = {}
-        with self._lock, quiet(self.model, self.device):
+        with quiet(self.model, self.device):
             batch, valid = self._prepare(self.read(ids), ids)
             length = None if valid is None else int(valid.shape[1])
 
