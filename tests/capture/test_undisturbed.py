@@ -227,6 +227,56 @@ def test_a_second_interrupt_does_not_wait():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+class Sleepy(nn.Module):
+    """Takes its time, and is interrupted at its third batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.n_passes = 0
+        self.interrupt_at = -1
+
+    def forward(self, x):
+        time.sleep(0.02 if self.interrupt_at >= 0 else 0)
+        self.n_passes += 1
+        if self.n_passes == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("call", ["evaluate", "capture", "evaluate_items"])
+def test_an_interrupt_waits_for_one_batch_at_most(call):
+    model, data = Sleepy(), torch.randn(200, 4)
+    source = ModelSource.open(model, data, ["head"], Capture(batch_size=1))
+    before = snapshot(model)
+    model.n_passes, model.interrupt_at = 0, 3
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        getattr(source, call)(["head"], list(data) if call == "evaluate_items" else np.arange(200))
+    assert model.n_passes == 3
+    assert time.perf_counter() - began < 2  # 4 s without
+    assert_undisturbed(before, model)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    model.interrupt_at = -1
+    assert source.evaluate(["head"], [1])["head"].shape == (1, 3)
+
+
+def test_a_handler_that_returns_lets_the_call_go_on():
+    model, data = Sleepy(), torch.randn(10, 4)
+    source = ModelSource.open(model, data, ["head"], Capture(batch_size=1))
+    expected = source.evaluate(["head"], np.arange(10))["head"]
+    model.n_passes, model.interrupt_at, seen = 0, 3, []
+    previous = signal.signal(signal.SIGINT, lambda *_: seen.append((model.n_passes, torch.is_grad_enabled())))
+    try:
+        found = source.evaluate(["head"], np.arange(10))["head"]
+        given = source.evaluate_items(["head"], list(data))["head"]
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert seen == [(3, True)]  # the state was restored before it was called
+    assert np.array_equal(found, expected)
+    assert np.array_equal(given, expected)
+
+
 def test_other_threads_and_handlers_are_left_alone():
     def ignore(number, frame):
         return None

@@ -46,14 +46,15 @@ def one_at_a_time() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupts_deferred() -> Iterator[None]:
+def interrupts_deferred() -> Iterator[Callable[[], bool]]:
     """Hold back Ctrl-C until a model's state is as before; a second Ctrl-C is delivered at once.
 
-    Otherwise an interrupt could arrive between two of the statements that restore it.
+    Otherwise an interrupt could arrive between two of the statements that restore it. Gives a function that tells
+    whether one is held back: whoever works long leaves soon after.
     """
     previous = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     if not callable(previous):  # only the main thread is interrupted; an ignored or default signal raises nothing
-        yield
+        yield lambda: False
         return
     deliver = previous
     arrived: list[tuple[int, FrameType | None]] = []
@@ -65,7 +66,7 @@ def interrupts_deferred() -> Iterator[None]:
 
     signal.signal(signal.SIGINT, hold)
     try:
-        yield
+        yield lambda: bool(arrived)
     finally:
         signal.signal(signal.SIGINT, previous)
         if len(arrived) == 1:
@@ -128,15 +129,17 @@ def model_device(model: nn.Module, wanted: Any) -> torch.device:
 
 
 @contextlib.contextmanager
-def quiet(model: nn.Module, device: torch.device) -> Iterator[None]:
+def quiet(model: nn.Module, device: torch.device) -> Iterator[Callable[[], bool]]:
     """Evaluation mode in every module, no grad, eager, no fused attention; all of it and the RNG as before on exit.
 
     `no_grad` rather than `inference_mode`: tensors that a model caches must still work in its next training step. The
     fused path of torch's transformer layers never calls its submodules, so it is off. Autotuned convolutions could
     change bits between runs. Other threads wait meanwhile, and they can be interrupted while they do.
+
+    Gives a function that tells whether a Ctrl-C waits for the exit.
     """
     cudnn = torch.backends.cudnn
-    with one_at_a_time(), interrupts_deferred(), contextlib.ExitStack() as stack:
+    with one_at_a_time(), interrupts_deferred() as interrupted, contextlib.ExitStack() as stack:
         stack.enter_context(rng_kept())
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # nothing can have been compiled otherwise
@@ -151,7 +154,7 @@ def quiet(model: nn.Module, device: torch.device) -> Iterator[None]:
         stack.callback(_set_training, training)
         for module in training:
             module.training = False
-        yield
+        yield interrupted
 
 
 def _set_training(modules: list[nn.Module]) -> None:

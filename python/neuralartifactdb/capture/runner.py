@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,26 +137,42 @@ class Runner:
         n_kept = sum(len(ids) for ids, _ in batches) if rows is None else len(rows)
         values = self._empty(layers, n_kept)
         first = 0
-        with quiet(self.model, self.device):
-            for ids, shape in batches:
-                n_rows = len(ids) if rows is None else n_kept
-                into = {name: (info, values[name][first : first + n_rows]) for name, info in layers.items()}
-                padded = padded_ids(ids, shape)
-                self._run_batch(into, self.read(padded), padded, rows)
-                first += n_rows
+
+        def run_one(ids: NDArray[np.int64], shape: int) -> None:
+            nonlocal first
+            n_rows = len(ids) if rows is None else n_kept
+            into = {name: (info, values[name][first : first + n_rows]) for name, info in layers.items()}
+            padded = padded_ids(ids, shape)
+            self._run_batch(into, self.read(padded), padded, rows)
+            first += n_rows
+
+        self._quietly([partial(run_one, ids, shape) for ids, shape in batches])
         return values
 
     def run_items(self, layers: Mapping[str, LayerInfo], batches: Sequence[list[Any]], shape: int) -> dict[str, Tensor]:
         """As `run`, for items that are not in the dataset, in batches of at most `shape`."""
         values = self._empty(layers, sum(len(items) for items in batches))
         first = 0
-        with quiet(self.model, self.device):
-            for items in batches:
-                into = {name: (info, values[name][first : first + len(items)]) for name, info in layers.items()}
-                batch = self.reader.collate([*items, *[items[-1]] * (shape - len(items))])
-                self._run_batch(into, batch, [-1] * shape, None)
-                first += len(items)
+
+        def run_one(items: list[Any]) -> None:
+            nonlocal first
+            into = {name: (info, values[name][first : first + len(items)]) for name, info in layers.items()}
+            batch = self.reader.collate([*items, *[items[-1]] * (shape - len(items))])
+            self._run_batch(into, batch, [-1] * shape, None)
+            first += len(items)
+
+        self._quietly([partial(run_one, items) for items in batches])
         return values
+
+    def _quietly(self, batches: Sequence[Callable[[], None]]) -> None:
+        """Run batches with the model quiet. A Ctrl-C leaves after the one under way, with the state restored; where its
+        handler returns, the rest follows."""
+        done = 0
+        while done < len(batches):
+            with quiet(self.model, self.device) as interrupted:
+                while done < len(batches) and not interrupted():
+                    batches[done]()
+                    done += 1
 
     def _empty(self, layers: Mapping[str, LayerInfo], n_rows: int) -> dict[str, Tensor]:
         return {
