@@ -482,6 +482,43 @@ def test_wrong_ids_and_layers():
         source.evaluate("first", [0])
 
 
+def test_a_stored_batch_shape_shrinks_when_it_does_not_fit(caplog):
+    net, data = nn.Sequential(nn.Linear(4, 1000), nn.Linear(1000, 1000)), torch.zeros(1000, 4)
+    stored = ModelSource.open(net, data, ["0"], Capture(memory_limit="2MiB")).fingerprint("0")
+    assert stored["build"]["batch"] == 64
+
+    def batch(layers, limit):
+        with caplog.at_level("INFO", "neuralartifactdb"):
+            caplog.clear()
+            return ModelSource.open(net, data, layers, Capture(memory_limit=limit), indexed=stored).build_batch
+
+    assert batch(["0"], "2MiB") == 64
+    assert caplog.text == ""
+    assert batch(["0"], "1GiB") == 64
+    assert caplog.text == ""
+    assert batch(["0", "1"], "2MiB") == 32
+    assert "built in batches of 64" in caplog.text
+    assert "batches of 32" in caplog.text
+    assert batch(["0"], "1MiB") == 32
+
+
+def test_a_batch_size_that_yields_to_the_stored_one_is_told(caplog):
+    net, data = nn.Linear(4, 3), torch.zeros(1000, 4)
+    stored = ModelSource.open(net, data, [""], Capture(batch_size=16)).fingerprint("output")
+    for asked, told in ((64, True), (16, False), (256, False)):
+        with caplog.at_level("INFO", "neuralartifactdb"):
+            caplog.clear()
+            source = ModelSource.open(net, data, [""], Capture(batch_size=asked), indexed=stored)
+        assert source.build_batch == 16
+        assert ("batches of 16 inputs instead of 64" in caplog.text) == told, caplog.text
+    few = ModelSource.open(net, data[:10], [""], Capture(batch_size=64))
+    assert few.build_batch == 16
+    with caplog.at_level("INFO", "neuralartifactdb"):
+        caplog.clear()
+        ModelSource.open(net, data[:10], [""], Capture(batch_size=64), indexed=few.fingerprint("output"))
+    assert caplog.text == ""
+
+
 def test_batches_shrink_to_the_memory_limit():
     net, data = nn.Sequential(nn.Linear(4, 1000)), torch.randn(300, 4)
     assert ModelSource.open(net, data, ["0"], Capture(memory_limit="1MiB")).build_batch == 32

@@ -89,7 +89,7 @@ class ModelSource:
             layers: names, globs, modules, or a dict {name: module}; see `capture.layers`.
             capture: how to run it.
             indexed: the fingerprint stored with an existing index, whose batch shape is taken over so that bits can
-                agree.
+                agree, if all `layers` together fit the memory limit in it.
 
         Raises:
             KeyError, TypeError, ValueError: what does not fit, and the argument that mends it.
@@ -108,11 +108,12 @@ class ModelSource:
         _refuse_uninitialised(model)
         runner = Runner(model, open_reader(dataset, capture), resolve_layers(model, layers), capture)
         build = (indexed or {}).get("build", {})
-        batch = int(build.get("batch", _batch_size(capture, runner)))
+        asked = _batch_size(capture, runner)
         with rng_kept():
+            stored = build.get("batch")
+            batch = asked if stored is None else int(stored)
             infos = probe_layers(runner, runner.reader.n_inputs, batch, capture.call, capture.seed)
-            if "batch" not in build:
-                batch = _fit_to_memory(batch, infos, capture.memory_limit_bytes)
+            batch = _choose_batch(asked, stored, infos, capture)
             learn_lengths(runner, infos, runner.reader.n_inputs, batch, capture.seed, build.get("length_multiple"))
         source = cls(runner, capture, infos, batch)
         source.input_hashes(sampled_ids(source.n_inputs, capture.seed))
@@ -429,6 +430,32 @@ def _batch_size(capture: Capture, runner: Runner) -> int:
     return min(asked, 1 << (runner.reader.n_inputs - 1).bit_length())
 
 
+def _choose_batch(asked: int, stored: int | None, layers: Mapping[str, LayerInfo], capture: Capture) -> int:
+    """The build's batch shape: the stored one of an existing index, or the one asked for, where it fits the memory."""
+    wanted = asked if stored is None else int(stored)
+    fitting = _fit_to_memory(wanted, layers, capture.memory_limit_bytes)
+    if fitting < wanted and stored is None:
+        _log.info(
+            "batches of %d instead of %d inputs, so that the captured activations stay within memory_limit",
+            fitting,
+            wanted,
+        )
+    elif fitting < wanted:
+        _log.warning(
+            "the index was built in batches of %d inputs, in which the activations of all layers asked for do not stay "
+            "within memory_limit=%r; batches of %d are used, whose bits may differ. A larger Capture(memory_limit=...) "
+            "keeps the batches",
+            wanted,
+            capture.memory_limit,
+            fitting,
+        )
+    elif stored is not None and capture.batch_size != _DEFAULT_BATCH:
+        own = _fit_to_memory(asked, layers, capture.memory_limit_bytes)
+        if own != wanted:
+            _log.info("batches of %d inputs instead of %d, as the index was built, so that bits agree", wanted, own)
+    return fitting
+
+
 def _fit_to_memory(batch: int, layers: Mapping[str, LayerInfo], memory_limit: int) -> int:
     """The largest batch, `batch` or it halved, whose captured activations take at most an eighth of the memory limit.
 
@@ -438,12 +465,6 @@ def _fit_to_memory(batch: int, layers: Mapping[str, LayerInfo], memory_limit: in
     fitting = batch
     while fitting > 1 and fitting * per_input > memory_limit // _BATCH_SHARE:
         fitting //= 2
-    if fitting < batch:
-        _log.info(
-            "batches of %d instead of %d inputs, so that the captured activations stay within memory_limit",
-            fitting,
-            batch,
-        )
     return fitting
 
 
