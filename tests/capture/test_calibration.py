@@ -139,6 +139,32 @@ def test_a_slow_model_is_not_run_at_every_shape(monkeypatch):
     assert found.seconds_per_input == {1: 1.0, 64: 1.0}
 
 
+def test_useful_shapes_are_tried_first(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("neuralartifactdb.capture.calibration.time.perf_counter", lambda: clock[0])
+
+    def run_within(seconds, deviate):
+        machine = Machine(deviate)
+        clock[0] = 0.0
+
+        def run(ids, rows):
+            clock[0] += 1.0
+            return machine(ids, rows)
+
+        found = calibrate(run, POOL, 512, DTYPES, seed=0, budget_s=seconds)
+        return found.query_batches, list(dict.fromkeys(machine.shapes))
+
+    only_above_1 = lambda shape, row, ids: shape == 1  # noqa: E731
+    assert run_within(1e9, only_above_1) == (
+        (2, 4, 8, 16, 32, 64, 128, 256, 512),
+        [512, 1, 2, 16, 4, 32, 8, 64, 128, 256],
+    )
+    assert run_within(13, only_above_1) == ((2, 16, 512), [512, 1, 2, 16])  # 3 of 512, 1 of 1, 8 of 2
+    assert run_within(1e9, None)[1] == [512, 1, 16, 4, 32, 8, 64, 128, 256, 2]
+    not_below_8 = lambda shape, row, ids: shape < 8  # noqa: E731
+    assert run_within(1e9, not_below_8)[1] == [512, 1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
 def test_the_multiple_that_frees_values_from_lengths():
     lengths = {i: 3 + i for i in range(40)}
 
