@@ -78,6 +78,22 @@ def test_intervals_of_the_figure_hold_what_was_evaluated(first):
     assert (found.lower[open_] >= found.threshold).all()  # what was never run could not be in the answer
 
 
+def test_the_demo_gives_threads_back():
+    from neuralartifactdb.demo.prepare import one_thread
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError), one_thread():
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_second_run_reuses_weights_and_database(first):
     demo, said = first
     again_said: list[str] = []

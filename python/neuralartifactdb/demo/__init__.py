@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuralartifactdb.demo.prepare import DATABASE_NAME, Settings, prepare
+from neuralartifactdb.demo.prepare import DATABASE_NAME, Settings, one_thread, prepare
 from neuralartifactdb.results import format_seconds
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def run_demo(
     seed: int = 0,
     say: Callable[[str], object] = lambda line: None,
 ) -> Demo:
-    """Prepare, walk, write the page.
+    """Prepare, walk, write the page. The network runs on one thread, see `one_thread`.
 
     Args:
         out: folder for the page, the database and the weights; what fits there is used again.
@@ -90,8 +90,9 @@ def run_demo(
     from neuralartifactdb.demo.walk import walk
 
     folder = Path(out)
-    prepared = prepare(folder, Settings(n_inputs, epochs, storage, seed), say=say)
-    with prepared.db:
-        found = walk(prepared, say=say)
-        page = write_report(found, folder / PAGE_NAME)
+    with one_thread():
+        prepared = prepare(folder, Settings(n_inputs, epochs, storage, seed), say=say)
+        with prepared.db:
+            found = walk(prepared, say=say)
+            page = write_report(found, folder / PAGE_NAME)
     return Demo(found, page, folder / DATABASE_NAME)

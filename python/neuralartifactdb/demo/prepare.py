@@ -6,10 +6,11 @@ database because `index_activations` itself sees that there is nothing left to d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from neuralartifactdb.database import Database
 
-__all__ = ["DATABASE_NAME", "WEIGHTS_NAME", "Prepared", "Settings", "prepare"]
+__all__ = ["DATABASE_NAME", "WEIGHTS_NAME", "Prepared", "Settings", "one_thread", "prepare"]
 
 DATABASE_NAME = "digits.nadb"
 WEIGHTS_NAME = "network.npz"
@@ -80,6 +81,26 @@ class Prepared:
     db: Database
     seconds: dict[str, float]
     reused: frozenset[str]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread, and back to what it was.
+
+    The batches are small, so more threads gain little where the machine is quiet, and wait for each other at every
+    layer where it is not. And the weights then depend on the seed alone: everybody sees the same digit misread.
+    """
+    try:
+        import torch
+    except ImportError:  # whatever needs torch will say so
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare(folder: str | os.PathLike[str], settings: Settings, *, say: Callable[[str], object]) -> Prepared:

@@ -266,7 +266,7 @@ def _receipts(walk: Walk) -> Html:
         ),
         html.paragraph(
             "Checked: the same question answered by brute force gives the same inputs, in the same order, with the "
-            "same scores. Running all: plain forward passes up to the layer in batches of 256, on the same machine.",
+            "same scores. Running all: plain forward passes up to the layer in batches of 256. Both on one thread.",
             note=True,
         ),
         eyebrow="The receipts",
