@@ -175,7 +175,7 @@ def _layer(walk: Walk, name: str) -> Html:
         _receipt(step),
         lead=(
             f"{channels * height * width:,} neurons: {channels} channels of {height} × {width}. The squares on the "
-            f"first picture are where the {_word(len(group.neurons))} neurons sit. The number is the distance."
+            f"first picture are where the {_word(len(group.neurons))} neurons sit. The number is the distance.{_also_misread(walk, step)}"
         ),
         eyebrow=f"Question 2 · {name}",
     )
@@ -327,6 +327,15 @@ def _receipt(step: Step) -> Html:
 
 def _count(walk: Walk, step: Step, label: int) -> int:
     return int((walk.prepared.data.labels[step.result.ids] == label).sum())
+
+
+def _also_misread(walk: Walk, step: Step) -> str:
+    """How many of the nearest with the true label are misread themselves."""
+    same = step.result.ids[walk.prepared.data.labels[step.result.ids] == walk.label]
+    wrong = int((walk.prepared.prediction.labels[same] != walk.label).sum())
+    if walk.label == walk.predicted or not wrong:
+        return ""
+    return f" Of the {len(same)} that show a {walk.label}, {wrong} {'is' if wrong == 1 else 'are'} misread too."
 
 
 def _median_score(step: Step) -> float:
