@@ -175,7 +175,8 @@ def _layer(walk: Walk, name: str) -> Html:
         _receipt(step),
         lead=(
             f"{channels * height * width:,} neurons: {channels} channels of {height} × {width}. The squares on the "
-            f"first picture are where the {_word(len(group.neurons))} neurons sit. The number is the distance.{_also_misread(walk, step)}"
+            f"first picture are where the {_word(len(group.neurons))} neurons sit. The number is the distance."
+            f"{_also_misread(walk, step)}"
         ),
         eyebrow=f"Question 2 · {name}",
     )
