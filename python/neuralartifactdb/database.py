@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.activations.builds import check_unchanged, index_source
+from neuralartifactdb.activations.builds import check_unchanged, index_source, probe_deviation
 from neuralartifactdb.activations.candidates import Value
 from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.index import LayerIndex
@@ -308,7 +308,9 @@ class Database:
         from neuralartifactdb.capture import Capture, ModelSource
 
         options = Capture() if capture is None else capture
-        source = ModelSource.open(model, dataset, layers, options, indexed=self._build_shape(name))
+        source = ModelSource.open(
+            model, dataset, layers, options, indexed=None if overwrite else self._build_shape(name)
+        )
         source.calibrate()
         prefix = _checked_name(name)
         keys = {prefix + layer: layer for layer in source.layers}
@@ -450,6 +452,20 @@ class Database:
             self._evaluated.forget(identity)
             self._tolerances.pop(identity, None)
             self._sources[identity] = source
+        view = self._view()
+        for key, layer in keys.items():
+            index = view.index(key)
+            deviation = probe_deviation(source, layer, index.meta["probes"])
+            if deviation > 0.0 and source.tolerance(layer) is None:
+                known = "; ".join(source.environment_differences(layer, index.meta["fingerprint"]))
+                _log.warning(
+                    "%s does not give the bits that were indexed (off by up to %.2g of a neuron's range; %s); answers "
+                    "are exact within Result.tolerance",
+                    key,
+                    deviation,
+                    known or "no known difference",
+                )
+                index.widen(deviation)
         self._owned.append(source)
 
     # ---- queries across layers -------------------------------------------------------------------------------------

@@ -298,11 +298,11 @@ def same_score(got: float, expected: float | None) -> bool:
     return np.isnan(got) if expected is None else got == expected
 
 
-def check_ranking(result: Any, expected: list[tuple[int, float | None]]) -> None:
+def check_ranking(result: Any, expected: list[tuple[int, float | None]], guarantee: str = "exact") -> None:
     """A result equals the oracle's rows: ids, order, scores."""
     assert result.ids.tolist() == [i for i, _ in expected]
     for got, (i, score) in zip(result.scores.tolist(), expected, strict=True):
         assert same_score(got, score), f"input {i}: got {got!r}, expected {score!r}"
     assert result.exact
-    assert result.guarantee == "exact"
+    assert result.guarantee == guarantee
     assert result.tolerance == 0.0

@@ -304,10 +304,11 @@ def test_more_inputs_than_are_indexed_may_be_attached(db_path: Path) -> None:
         assert layer.values([306, 2]).tolist() == [rows[306], rows[2]]
         assert layer.top_neurons(305, 4).tolist() == oracle.strongest_neurons([rows[305]], 4)
         distances = [oracle.distance(r, rows[303], "l2") for r in rows[:300]]
-        check_ranking(layer.nearest(303, None, 5), oracle.rank(distances, range(300), 5, largest=False))
+        told = "exact over the 300 indexed inputs; 7 later ones are not indexed"
+        check_ranking(layer.nearest(303, None, 5), oracle.rank(distances, range(300), 5, largest=False), told)
         mean = oracle.mean_row([rows[303], rows[4]])
         distances = [oracle.distance(r, mean, "l2") for r in rows[:300]]
-        check_ranking(layer.nearest([303, 4], None, 5), oracle.rank(distances, range(300), 5, largest=False))
+        check_ranking(layer.nearest([303, 4], None, 5), oracle.rank(distances, range(300), 5, largest=False), told)
         with pytest.raises(IndexError, match=r"\[0, 307\).*307"):
             layer.values(307)
 

@@ -7,12 +7,14 @@ again", and the fingerprint part of "What exact means".
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuralartifactdb.activations.budget import (
     BuildPlan,
@@ -24,15 +26,16 @@ from neuralartifactdb.activations.budget import (
     segment_ranges,
 )
 from neuralartifactdb.activations.build import LayerBuild, build_segments
+from neuralartifactdb.activations.index import STALE_SHARE
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import Source
 from neuralartifactdb.errors import InvalidValueError, StaleIndexError
 from neuralartifactdb.progress import check_progress, progress_bar
-from neuralartifactdb.storage.directory import DatabaseDirectory
+from neuralartifactdb.storage.directory import DatabaseDirectory, WriteTransaction
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.state import Change, IndexEntry, State
 
-__all__ = ["check_unchanged", "index_source"]
+__all__ = ["check_unchanged", "index_source", "probe_deviation"]
 
 _log = logging.getLogger("neuralartifactdb")
 
@@ -80,9 +83,7 @@ def index_source(
             transaction.state, source, keys, budgets, storage, memory_limit, overwrite, segment
         )
         _log.info("%s", plan)
-        changes = _new_indexes(transaction.state, source, pending, name, overwrite, firsts)
-        if changes:
-            transaction.commit(changes)
+        publisher = _Publisher(transaction, _new_indexes(transaction.state, source, pending, name, overwrite, firsts))
         with progress_bar(plan.n_new, "indexing", progress, str(plan)) as advance:
             for first, builds in _passes(pending, firsts).items():
                 n_neurons = sum(build.info.n_neurons for build in builds)
@@ -93,14 +94,46 @@ def index_source(
                     memory_limit=memory_limit,
                     seed=_SEED,
                     new_segment=transaction.new_segment,
-                    commit=lambda refs: _commit(transaction, refs),
+                    commit=publisher.publish,
                     on_inputs=advance,
                 )
+            publisher.finish()
     return plan
 
 
-def _commit(transaction: Any, refs: list[tuple[LayerBuild, SegmentRef]]) -> None:
-    transaction.commit([{"op": "add_segment", "index": build.key, "segment": ref} for build, ref in refs])
+class _Publisher:
+    """Makes segments visible, each as soon as it is durable; but an index that is replaced, all at once at the end.
+
+    A new index appears with its first segment, so a build that fails before leaves nothing behind.
+    """
+
+    def __init__(self, transaction: WriteTransaction, changes: list[Change]) -> None:
+        self._transaction = transaction
+        self._pending: dict[str, Change] = {change["index"]: change for change in changes}
+        self._held: dict[str, list[SegmentRef]] = {}
+
+    def publish(self, refs: list[tuple[LayerBuild, SegmentRef]]) -> None:
+        """Commit the segments of one range."""
+        changes: list[Change] = []
+        for build, ref in refs:
+            change = self._pending.get(build.key)
+            if change is not None and change["op"] == "replace_index":
+                self._held.setdefault(build.key, []).append(ref)
+                continue
+            self._pending.pop(build.key, None)
+            if change is not None and change["op"] == "create_index":
+                changes.append({**change, "segments": [ref]})
+                continue
+            meta = {} if change is None else {"meta": change["meta"]}
+            changes.append({"op": "add_segment", "index": build.key, "segment": ref, **meta})
+        if changes:
+            self._transaction.commit(changes)
+
+    def finish(self) -> None:
+        """Commit what waited for the end: replacements, and indexes of no inputs."""
+        if self._pending:
+            rest = self._pending.items()
+            self._transaction.commit([{**change, "segments": self._held.get(key, [])} for key, change in rest])
 
 
 def _passes(pending: list[LayerBuild], firsts: Mapping[str, int]) -> dict[int, list[LayerBuild]]:
@@ -179,12 +212,11 @@ def _new_indexes(
         if entry is not None and _goes_on(entry, overwrite):
             if firsts[build.key] >= source.n_inputs:
                 continue
-            meta = {**entry.meta, "n_inputs": source.n_inputs}
-            if source.n_inputs > int(entry.meta["n_inputs"]):  # the sampled inputs must cover the new ones too
-                meta["fingerprint"] = source.fingerprint(build.layer)
-            if meta == entry.meta:
-                continue
-            changes.append({"op": "set_index_meta", "index": build.key, "meta": meta})
+            if source.n_inputs > int(entry.meta["n_inputs"]):
+                changed: dict[str, Any] = {"n_inputs": source.n_inputs}
+                fingerprint = source.fingerprint(build.layer)  # the sampled inputs must cover the new ones too
+                changed["fingerprint"] = fingerprint
+                changes.append({"op": "add_segment", "index": build.key, "meta": changed})
             continue
         meta = {
             "id": secrets.token_hex(6),
@@ -199,9 +231,9 @@ def _new_indexes(
             "probes": _probes(source, build),
         }
         if entry is not None and not entry.segments and {**meta, "id": entry.meta["id"]} == entry.meta:
-            continue
+            continue  # an index of no inputs, as it is already
         op = "create_index" if entry is None else "replace_index"
-        changes.append({"op": op, "index": build.key, "meta": meta} | ({} if entry is None else {"segments": []}))
+        changes.append({"op": op, "index": build.key, "meta": meta})
     return changes
 
 
@@ -211,8 +243,18 @@ def _probes(source: Source, build: LayerBuild) -> dict[str, Any]:
     ids = np.unique(np.linspace(0, n - 1, min(_PROBED_INPUTS, n)).astype(np.int64)) if n else np.empty(0, np.int64)
     n_neurons = build.info.n_neurons
     neurons = np.unique(np.linspace(0, n_neurons - 1, min(_PROBED_NEURONS, n_neurons)).astype(np.int64))
-    values = source.evaluate([build.layer], ids)[build.layer][:, neurons].tolist() if len(ids) else []
-    return {"ids": ids.tolist(), "neurons": neurons.tolist(), "values": values}
+    rows = source.evaluate([build.layer], ids)[build.layer] if len(ids) else np.empty((0, n_neurons), np.float32)
+    return {
+        "ids": ids.tolist(),
+        "neurons": neurons.tolist(),
+        "values": rows[:, neurons].tolist(),
+        "bits": [_bits(row) for row in rows],
+    }
+
+
+def _bits(row: NDArray[Any]) -> str:
+    """A hash of one input's activations, -0.0 taken as 0.0."""
+    return hashlib.blake2b((row + 0.0).tobytes(), digest_size=8).hexdigest()
 
 
 def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_indexed: int, storage: Any) -> None:
@@ -240,6 +282,8 @@ def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_index
 def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any], n_indexed: int) -> None:
     """Compare a source with what was indexed: description, sampled inputs, probe activations.
 
+    Activations that deviate a little pass: `probe_deviation` says by how much.
+
     Raises:
         StaleIndexError: it is another model, dataset, array or function; says what differs.
     """
@@ -261,22 +305,47 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
 
 
 def _probe_differences(source: Source, layer: str, probes: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the probe inputs' activations; a deviation within the tolerance is not."""
-    ids = np.array([i for i in probes["ids"] if i < source.n_inputs], dtype=np.int64)
+    """What is wrong with the probe inputs' activations: a deviation beyond what may be numerical."""
+    ids, expected, rows = _probe_rows(source, layer, probes)
     if not len(ids):
         return []
     neurons = np.array(probes["neurons"], dtype=np.int64)
-    expected = np.array(probes["values"], dtype=np.float64)[: len(ids)]
-    values = source.evaluate([layer], ids)[layer][:, neurons].astype(np.float64)
+    values = rows[:, neurons].astype(np.float64)
     tolerance = source.tolerance(layer)
     allowed = np.zeros(len(neurons)) if tolerance is None else tolerance[neurons]
-    scale = np.maximum(np.abs(expected).max(axis=0), np.finfo(np.float32).tiny)
-    off = np.abs(values - expected)
-    wrong = ~(off <= np.maximum(allowed, 0.01 * scale))
+    wrong = ~(np.abs(values - expected) <= np.maximum(allowed, STALE_SHARE * _probe_scale(expected)))
     if not wrong.any():
         return []
     i, j = np.argwhere(wrong)[0].tolist()
-    return [
-        f"the model: input {int(ids[i])}, neuron {int(neurons[j])} of {layer} was {expected[i, j]!r}, is "
-        f"{values[i, j]!r}"
-    ]
+    was, now = float(expected[i, j]), float(values[i, j])
+    return [f"the model: input {int(ids[i])}, neuron {int(neurons[j])} of {layer} was {was!r}, is {now!r}"]
+
+
+def probe_deviation(source: Source, layer: str, probes: Mapping[str, Any]) -> float:
+    """How far the probes' activations lie from the indexed ones, as a share of a neuron's range; 0 if every bit agrees.
+
+    Other hardware, kernels or versions may compute other bits though model and data are the same.
+    """
+    _, expected, rows = _probe_rows(source, layer, probes)
+    if all(_bits(row) == bits for row, bits in zip(rows, probes["bits"], strict=False)):  # later probes may be gone
+        return 0.0
+    values = rows[:, np.array(probes["neurons"], dtype=np.int64)].astype(np.float64)
+    return max(float((np.abs(values - expected) / _probe_scale(expected)).max()), float(np.finfo(rows.dtype).eps))
+
+
+def _probe_rows(
+    source: Source, layer: str, probes: Mapping[str, Any]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]:
+    ids = np.array([i for i in probes["ids"] if i < source.n_inputs], dtype=np.int64)
+    expected = np.array(probes["values"][: len(ids)], dtype=np.float64).reshape(len(ids), len(probes["neurons"]))
+    if not len(ids):
+        return ids, expected, np.empty((0, source.layers[layer].n_neurons), np.float32)
+    return ids, expected, source.evaluate([layer], ids)[layer]
+
+
+def _probe_scale(expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a deviation is a share of: a neuron's largest probe, or a share of the layer's where that is small."""
+    largest = np.abs(expected).max(axis=0)
+    floor = max(float(largest.max()) / 20, float(np.finfo(np.float32).tiny))
+    scale: NDArray[np.float64] = np.maximum(largest, floor)
+    return scale

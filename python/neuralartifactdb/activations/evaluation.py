@@ -125,6 +125,7 @@ class Evaluator:
             where = needed[begin : begin + step]
             for key in keys:
                 wanted[key][0].refuse_changed_model()
+                wanted[key][0].refuse_short_source(ids[where], source)
             rows = self._evaluate(source, layers, ids[where])
             for key, layer in zip(keys, layers, strict=True):
                 index, neurons = wanted[key]

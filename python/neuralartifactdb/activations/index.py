@@ -20,10 +20,10 @@ from neuralartifactdb.activations.source import LayerInfo, Source
 from neuralartifactdb.errors import NotAttachedError, StaleIndexError
 from neuralartifactdb.expressions.intervals import Intervals
 
-__all__ = ["LayerIndex", "ToleranceWidened"]
+__all__ = ["STALE_SHARE", "LayerIndex", "ToleranceWidened"]
 
 #: a deviation beyond this share of the neuron's range is not numerical noise
-_STALE_SHARE = 0.01
+STALE_SHARE = 0.01
 #: a deviation that was seen once may be seen larger
 _TOLERANCE_FACTOR = 16.0
 #: neurons of a group that every evaluation is compared with its bounds in
@@ -91,16 +91,18 @@ class LayerIndex:
         """Widened tolerance of this session, float64 (M,), or None."""
         return self.tolerances.get(self.identity)
 
-    def largest_tolerance(self, neurons: NDArray[np.int64]) -> float:
-        """The largest tolerance among the group's neurons; 0 when bits reproduce."""
-        largest = 0.0
+    def tolerances_of(self, neurons: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How far an activation of each neuron of the group may lie from the indexed one, float64 (g,)."""
+        widest = np.zeros(len(neurons)) if self.tolerance is None else self.tolerance[neurons]
         for segment in self.segments:
             held = segment.tolerances(neurons)
             if held is not None:
-                largest = max(largest, float(held.max()))
-        if self.tolerance is not None:
-            largest = max(largest, float(self.tolerance[neurons].max()))
-        return largest
+                widest = np.maximum(widest, held)
+        return widest
+
+    def largest_tolerance(self, neurons: NDArray[np.int64]) -> float:
+        """The largest tolerance among the group's neurons; 0 when bits reproduce."""
+        return float(self.tolerances_of(neurons).max(initial=0.0))
 
     def segment_at(self, input_id: int) -> ActivationSegment:
         """The segment of an indexed input."""
@@ -139,6 +141,14 @@ class LayerIndex:
             null = np.zeros(last - first, dtype=bool) if null is None else null.copy()
             null[at] = False if exact.may_be_null is None else exact.may_be_null
         return Intervals(lower, upper, null)
+
+    def refuse_short_source(self, ids: NDArray[np.int64], source: Source) -> None:
+        """NotAttachedError if what is attached ends before the index does: another writer appended to it."""
+        if len(ids) and int(ids.max()) >= source.n_inputs:
+            raise NotAttachedError(
+                f"the index of {self.key} grew to {self.n_indexed:,} inputs, and the attached dataset has "
+                f"{source.n_inputs:,}; attach the longer one: {_how_to_attach(self)}"
+            )
 
     def require_source(self, n_open: int) -> Source:
         """The attached source, or the error that says how to attach one."""
@@ -215,7 +225,7 @@ class LayerIndex:
         outside: NDArray[np.float64],
     ) -> None:
         share = outside / self._scale(segment, neurons)[:, None]
-        if not (share <= _STALE_SHARE).all():
+        if not (share <= STALE_SHARE).all():
             self.evaluated.forget(self.identity)  # may hold more of these
             j, i = np.unravel_index(int(np.argmax(share)), share.shape)
             stored = self.meta["fingerprint"]
@@ -227,13 +237,20 @@ class LayerIndex:
                 f"attach the ones that were indexed, or index again with overwrite=True"
                 + (f" (what differs: {'; '.join(also)})" if also else "")
             )
-        tolerance = self.tolerance
-        tolerance = np.zeros(self.info.n_neurons) if tolerance is None else tolerance.copy()
-        relative = float(share.max()) * _TOLERANCE_FACTOR
-        every = np.arange(self.info.n_neurons, dtype=np.int64)
-        widest = min(relative, _STALE_SHARE) * (1 + 1e-12)  # the deviation itself must pass, rounded as it may be
-        self.tolerances[self.identity] = np.maximum(tolerance, widest * self._scale(segment, every))
+        self.widen(float(share.max()))
         raise ToleranceWidened
+
+    def widen(self, share: float) -> None:
+        """Allow for deviations of a share of each neuron's range, and of larger ones that were not seen yet."""
+        widest = min(share * _TOLERANCE_FACTOR, STALE_SHARE) * (1 + 1e-12)  # rounded as it may be, it must pass itself
+        every = np.arange(self.info.n_neurons, dtype=np.int64)
+        scale = np.zeros(len(every))
+        for segment in self.segments:
+            if not segment.is_open:
+                np.maximum(scale, self._scale(segment, every), out=scale)
+        held = self.tolerance
+        wider = widest * scale
+        self.tolerances[self.identity] = wider if held is None else np.maximum(held, wider)
 
     @staticmethod
     def _scale(segment: ActivationSegment, neurons: NDArray[np.int64]) -> NDArray[np.float64]:

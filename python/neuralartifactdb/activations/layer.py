@@ -143,7 +143,8 @@ class Layer:
             if isinstance(neuron, (int, np.integer))
             else ", ".join(str(int(c)) for c in np.atleast_1d(neuron))
         )
-        return GroupScore(self._key, flat, "sum", text=f"{self._source}[{text}]", database_token=self._view().token)
+        shown = f"{self._source}[{text}]"
+        return GroupScore(self._key, self._index.identity, flat, "sum", text=shown, database_token=self._view().token)
 
     __iter__ = None  # a layer is not a sequence, though it can be indexed
 
@@ -163,7 +164,9 @@ class Layer:
         checked = checked_weights(weights, len(flat), signed=True)
         extra = ("" if score == "sum" else f", {score!r}") + ("" if weights is None else ", weights=...")
         text = f"{self._source}.score({_shown(neurons)}{extra})"
-        return GroupScore(self._key, flat, score, weights=checked, text=text, database_token=self._view().token)
+        view = self._view()
+        identity = view.index(self._key).identity
+        return GroupScore(self._key, identity, flat, score, weights=checked, text=text, database_token=view.token)
 
     def distance(self, target: Any, neurons: Any = None, metric: str = "l2", *, weights: Any = None) -> GroupScore:
         """The distance that `nearest` ranks by, as an expression. A target of ids is evaluated now.
@@ -190,7 +193,14 @@ class Layer:
         extra = ("" if metric == "l2" else f", {metric!r}") + ("" if weights is None else ", weights=...")
         text = f"{self._source}.distance({_shown(target)}, {_shown(neurons)}{extra})"
         leaf = GroupScore(
-            self._key, flat, metric, target=found.values, weights=checked, text=text, database_token=view.token
+            self._key,
+            index.identity,
+            flat,
+            metric,
+            target=found.values,
+            weights=checked,
+            text=text,
+            database_token=view.token,
         )
         return leaf, found
 

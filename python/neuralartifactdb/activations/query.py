@@ -6,7 +6,7 @@ Every public query (`highest`, `nearest`, `filter`, `top_k`, of a layer or acros
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from neuralartifactdb.activations.candidates import InputCandidates, Value
 from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
+from neuralartifactdb.activations.tolerance import leaf_tolerance, widened
 from neuralartifactdb.activations.where import ids_where
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
 from neuralartifactdb.expressions.evaluate import evaluate
@@ -31,6 +32,8 @@ _log = logging.getLogger("neuralartifactdb")
 
 _MOST_RESTARTS = 8
 _VERIFY_BYTES = 64 << 20
+#: returned rows whose possible deviation is computed where it depends on the activations
+_TOLERANCE_ROWS = 256
 
 
 class QueryContext(ResultContext, Protocol):
@@ -149,7 +152,8 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
         )
     if isinstance(found, Prediction):
         return _plan(query, found, view.bytes_read - bytes_before, indexes)
-    return _result(view, query, found, candidates, evaluator, view.bytes_read - bytes_before, indexes, n_candidates)
+    n_bytes = view.bytes_read - bytes_before
+    return _result(view, query, options, found, candidates, evaluator, n_bytes, indexes, n_candidates)
 
 
 def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:
@@ -159,8 +163,13 @@ def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:
         token = leaf.database_token
         if token is not None and token != view.token:
             raise InvalidValueError(f"{leaf!r} belongs to another database; an expression is about one")
-        if isinstance(leaf, GroupScore) and leaf.layer not in indexes:
-            indexes[leaf.layer] = view.index(leaf.layer)
+        if isinstance(leaf, GroupScore):
+            index = indexes.setdefault(leaf.layer, view.index(leaf.layer))
+            if leaf.identity != index.identity:
+                raise InvalidValueError(
+                    f"{leaf!r} was made for an index that has been replaced since; make the expression again from "
+                    f"db.activations[{leaf.layer!r}]"
+                )
         elif isinstance(leaf, Column):
             view.column(leaf.name)  # an unknown column is an error before any work
     return indexes
@@ -197,9 +206,45 @@ def _plan(query: Query, found: Prediction, n_bytes: int, indexes: dict[str, Laye
     )
 
 
+def _tolerance(
+    view: View, expression: Expression, indexes: dict[str, LayerIndex], evaluator: Evaluator, ids: NDArray[np.int64]
+) -> float:
+    """How far the scores may deviate from those of the indexed model; 0.0 where bits reproduce."""
+    groups = [leaf for leaf in leaves(expression) if isinstance(leaf, GroupScore)]
+    if all(indexes[leaf.layer].largest_tolerance(leaf.neurons) == 0.0 for leaf in groups):
+        return 0.0
+    score = scored(expression) if expression.is_condition else expression
+    if isinstance(score, GroupScore):
+        known = leaf_tolerance(score, indexes[score.layer].tolerances_of(score.neurons))
+        if known is not None:
+            return known
+    if score is None:  # a compound condition has no scores: what its leaves may deviate by
+        held = [leaf_tolerance(leaf, indexes[leaf.layer].tolerances_of(leaf.neurons)) for leaf in groups]
+        return max(2.0 if one is None else one for one in held)
+    some = ids[:_TOLERANCE_ROWS]
+    groups = [leaf for leaf in leaves(score) if isinstance(leaf, GroupScore)]
+    columns: dict[Hashable, NDArray[Any]] = {}
+    for leaf in groups:
+        index = indexes[leaf.layer]
+        columns[leaf.key] = evaluator.columns({leaf.layer: (index, leaf.neurons)}, some)[leaf.layer]
+    others: dict[Hashable, Value] = {
+        leaf.key: view.column(leaf.name).take(some) for leaf in leaves(score) if isinstance(leaf, Column)
+    }
+    intervals = widened(score, groups, indexes, columns, others, len(some))
+    with np.errstate(invalid="ignore"):
+        widths = intervals.upper - intervals.lower
+    return float(np.nanmax(widths, initial=0.0))
+
+
+def _n_known(view: View, indexes: dict[str, LayerIndex]) -> int:
+    """Inputs that the database or an attached dataset has."""
+    return max([view.n_inputs, *(index.source.n_inputs for index in indexes.values() if index.source is not None)])
+
+
 def _result(
     view: View,
     query: Query,
+    options: Options,
     found: Outcome,
     candidates: InputCandidates,
     evaluator: Evaluator,
@@ -219,17 +264,10 @@ def _result(
             f"{guarantee} over the {index.n_indexed:,} inputs indexed so far; the index of {index.key} is not finished "
             f"({index.n_inputs:,} inputs): run the same index call again to go on"
         )
-    elif n_candidates < view.n_inputs:
-        later = view.n_inputs - n_candidates
+    elif n_candidates < (n_known := _n_known(view, indexes)):
+        later = n_known - n_candidates
         guarantee = f"{guarantee} over the {n_candidates:,} indexed inputs; {later:,} later ones are not indexed"
-    tolerance = max(
-        (
-            indexes[leaf.layer].largest_tolerance(leaf.neurons)
-            for leaf in leaves(query.expression)
-            if isinstance(leaf, GroupScore)
-        ),
-        default=0.0,
-    )
+    tolerance = _tolerance(view, query.expression, indexes, evaluator, found.ids)
     stats = Stats(
         candidates=found.stats.candidates,
         settled=found.stats.settled,
@@ -239,6 +277,9 @@ def _result(
         scanned=found.stats.scanned,
         seconds=dict(found.stats.seconds),
     )
+    if isinstance(options.where, Result) and not options.where.exact:
+        exact = False
+        guarantee = f"{guarantee} among the rows of `where`, which is not exact itself ({options.where.guarantee})"
     check = _BruteForce(view, query, indexes, n_candidates, candidates.ids)
     return Result(
         ids=found.ids,
@@ -292,32 +333,43 @@ class _BruteForce:
                     continue
                 difference = 0.0 if score == truth else abs(score - truth)
                 largest = max(largest, np.inf if np.isnan(difference) else difference)
-        if result.tolerance > 0 and not equal and not query.is_filter and largest <= self._score_tolerance():
-            equal = self._equal_within(result, values, ids)
-        return Verification(
-            equal=equal and (largest == 0 or largest <= self._score_tolerance()),
-            n_checked=len(ids),
-            largest_difference=largest,
-        )
+        if result.tolerance > 0 and not equal and largest <= result.tolerance:
+            equal = self._equal_within(result, expected, values, ids)
+        return Verification(equal=equal and largest <= result.tolerance, n_checked=len(ids), largest_difference=largest)
 
-    def _score_tolerance(self) -> float:
-        """How far a score may lie from the indexed one: the group's tolerances added up."""
-        total = 0.0
-        for leaf in leaves(self._query.expression):
-            if isinstance(leaf, GroupScore):
-                total += len(leaf.neurons) * self._indexes[leaf.layer].largest_tolerance(leaf.neurons)
-        return total
+    def _equal_within(
+        self, result: Result, expected: NDArray[np.int64], values: NDArray[np.float64], ids: NDArray[np.int64]
+    ) -> bool:
+        """Whether the tolerance explains every difference in the rows.
 
-    def _equal_within(self, result: Result, values: NDArray[np.float64], ids: NDArray[np.int64]) -> bool:
-        """Whether no candidate left out beats a returned one by more than the tolerance."""
-        assert result.scores is not None
+        Of a filter: that the rows in one answer only are undecided. Otherwise: that no candidate left out beats a
+        returned one by more than both may deviate.
+        """
+        if self._query.is_filter:
+            return self._undecided(np.setxor1d(expected, result.ids))
         left = values[~np.isin(ids, result.ids)]
-        if not len(left) or not len(result.scores):
+        if result.scores is None or not len(left) or not len(result.scores):
             return True
-        slack = 2 * self._score_tolerance()
+        slack = 2 * result.tolerance
         if self._query.largest:
             return bool(np.nanmax(left) <= np.nanmin(result.scores) + slack)
         return bool(np.nanmin(left) >= np.nanmax(result.scores) - slack)
+
+    def _undecided(self, ids: NDArray[np.int64]) -> bool:
+        """Whether the condition may be true and may be false for each of these, as far as they may deviate."""
+        if not len(ids):
+            return True
+        rows = self._rows(ids)
+        found = leaves(self._query.expression)
+        groups = [leaf for leaf in found if isinstance(leaf, GroupScore)]
+        columns: dict[Hashable, NDArray[Any]] = {
+            leaf.key: np.ascontiguousarray(rows[leaf.layer][:, leaf.neurons].T) for leaf in groups
+        }
+        others: dict[Hashable, Value] = {
+            leaf.key: self._view.column(leaf.name).take(ids) for leaf in found if isinstance(leaf, Column)
+        }
+        truth = widened(self._query.expression, groups, self._indexes, columns, others, len(ids))
+        return bool((truth.lower < truth.upper).all())
 
     def _values(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Exact values of the query's expression, NaN for NULL; and of a filter's score."""
@@ -357,6 +409,9 @@ class _BruteForce:
             else:
                 by_source.setdefault(id(index.require_source(len(ids))), []).append(index)
         for group in by_source.values():
+            for index in group:
+                index.refuse_changed_model()
+                index.refuse_short_source(ids, index.require_source(len(ids)))
             evaluated = group[0].require_source(len(ids)).evaluate([index.layer for index in group], ids)
             rows.update({index.key: evaluated[index.layer] for index in group})
         return rows

@@ -39,6 +39,7 @@ class GroupScore(Leaf):
 
     Args:
         layer: key of the activation index.
+        identity: of that index: another one of the same key has other neurons.
         neurons: flat indices, int64 (g,).
         kind: one of `SCORES`, or one of `METRICS` when `target` is given.
         target: float64 (g,), the point that distances are measured from.
@@ -50,6 +51,7 @@ class GroupScore(Leaf):
     def __init__(
         self,
         layer: str,
+        identity: str,
         neurons: NDArray[np.int64],
         kind: str,
         *,
@@ -60,6 +62,7 @@ class GroupScore(Leaf):
     ) -> None:
         super().__init__()
         self.layer = layer
+        self.identity = identity
         self.neurons = neurons
         self.kind = kind
         self.target = target
@@ -72,7 +75,7 @@ class GroupScore(Leaf):
         """Equal for leaves that have the same values."""
         return (
             "group",
-            self.layer,
+            self.identity,
             self.neurons.tobytes(),
             self.kind,
             None if self.target is None else self.target.tobytes(),
@@ -132,19 +135,20 @@ class GroupScore(Leaf):
         the result; which end of the norm matters depends on the sign of the dot product's end.
         """
         assert self.target is not None
-        norm_of_target = np.sqrt(
-            _core.combine_terms(np.ascontiguousarray((self.target * self.target)[:, None]), "sum")
-        )[0]
-        low = np.sqrt(square_lower) * norm_of_target
-        high = np.sqrt(square_upper) * norm_of_target
-        may_be_null = low == 0
+        with np.errstate(over="ignore"):
+            squares = np.ascontiguousarray((self.target * self.target)[:, None])
+        norm_of_target = np.sqrt(_core.combine_terms(squares, "sum"))[0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            low = np.sqrt(square_lower) * norm_of_target
+            high = np.sqrt(square_upper) * norm_of_target
         is_null = high == 0
+        may_be_null = (low == 0) | np.isinf(high)  # inf / inf has no value
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             most = dot_upper / np.where(dot_upper >= 0, low, high)
             least = dot_lower / np.where(dot_lower >= 0, high, low)
             upper = 1.0 - least
             lower = 1.0 - most
-        exact = (dot_lower == dot_upper) & (low == high) & ~may_be_null
+        exact = (dot_lower == dot_upper) & (low == high) & (low != 0)
         open_ended = may_be_null | np.isnan(lower) | np.isnan(upper)
         lower = np.where(open_ended & ~exact, -np.inf, lower)
         upper = np.where(open_ended & ~exact, np.inf, upper)
@@ -155,12 +159,16 @@ class GroupScore(Leaf):
 
 
 def _normalised(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
-    """Intervals with what inf - inf made undefined widened, and an undefined exact value as NULL."""
+    """Intervals with what inf - inf made undefined widened and maybe NULL, and an undefined exact value as NULL.
+
+    Only a sum that may overflow both ways can be undefined: then both ends are infinite, or already NaN.
+    """
     undefined = np.isnan(lower) | np.isnan(upper)
+    if lower is upper:
+        return Intervals(lower, upper, undefined if undefined.any() else None)
+    undefined |= np.isneginf(lower) & np.isposinf(upper)
     if not undefined.any():
         return Intervals(lower, upper, None)
-    if lower is upper:
-        return Intervals(lower, upper, undefined)
     both = np.isnan(lower) & np.isnan(upper)
     lower = np.where(undefined & ~both, -np.inf, lower)
     upper = np.where(undefined & ~both, np.inf, upper)

@@ -22,6 +22,8 @@ __all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values"]
 Values = Any
 
 _SAMPLED_INPUTS = 16
+#: arrays up to this size are hashed whole, which takes a fraction of a second
+_HASHED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,28 @@ class ArraySource(_HostSource):
         """Rows `ids` as (len(ids), M) in compute dtype."""
         rows, _ = _as_numpy(self._array[ids])
         return to_compute(rows.reshape(len(ids), -1), self.layers[self.layer].dtype)
+
+    def fingerprint(self, layer: str) -> dict[str, Any]:
+        """Description, hashes of sampled rows, and of the whole array while it is small enough to read again."""
+        return {**super().fingerprint(layer), "whole": self._whole(self.n_inputs)}
+
+    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+        """What is not as in a stored fingerprint."""
+        found = super().differences(layer, stored)
+        n = int(stored["inputs"]["n"])
+        if not found and stored["whole"] is not None and n <= self.n_inputs and self._whole(n) != stored["whole"]:
+            return [f"the first {n:,} rows of the array have other values than when they were indexed"]
+        return found
+
+    def _whole(self, n: int) -> str | None:
+        """Hash of the first `n` rows; None for arrays that take long to read."""
+        if n * self.layers[self.layer].n_neurons * 4 > _HASHED_BYTES:
+            return None
+        digest = hashlib.blake2b(digest_size=8)
+        for begin in range(0, n, self.build_batch):
+            rows, _ = _as_numpy(self._array[np.arange(begin, min(begin + self.build_batch, n), dtype=np.int64)])
+            digest.update(np.ascontiguousarray(rows).view(np.uint8).data)
+        return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Shape and dtype."""
