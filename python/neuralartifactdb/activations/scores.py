@@ -141,8 +141,14 @@ class GroupScore(Leaf):
         with np.errstate(over="ignore", invalid="ignore"):
             low = np.sqrt(square_lower) * norm_of_target
             high = np.sqrt(square_upper) * norm_of_target
+        if dot_lower is dot_upper and square_lower is square_upper:
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                values = 1.0 - dot_lower / low
+            undefined = (low == 0) | np.isnan(values)
+            values = np.where(undefined, np.nan, values)
+            return Intervals(values, values, undefined if undefined.any() else None)
         is_null = high == 0
-        may_be_null = (low == 0) | np.isinf(high)  # inf / inf has no value
+        may_be_null = (low == 0) | ~np.isfinite(high) | np.isnan(low)  # inf / inf and 0 x inf have no value
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             most = dot_upper / np.where(dot_upper >= 0, low, high)
             least = dot_lower / np.where(dot_lower >= 0, high, low)

@@ -122,9 +122,7 @@ class ActivationSegment:
         """
         n = last - first
         if self.is_open:
-            return Intervals(
-                np.full(n, -np.inf), np.full(n, np.inf), np.full(n, True) if leaf.kind == "cosine" else None
-            )
+            return Intervals(np.full(n, -np.inf), np.full(n, np.inf), np.full(n, True))
         first_group = (first - self.first) // self.row_group
         last_group = -(-(last - self.first) // self.row_group)
         base = self.first + first_group * self.row_group
@@ -145,7 +143,8 @@ class ActivationSegment:
             else:
                 tables.accumulate(rows, pass_, n_read, lower, upper)
             cut = slice(first - base, last - base)
-            parts.append((lower[cut], upper[cut]))
+            low = lower[cut]
+            parts.append((low, low if upper is lower else upper[cut]))
         return leaf.finish(parts)
 
     # ---- single inputs ---------------------------------------------------------------------------------------------
