@@ -86,7 +86,6 @@ class Database:
         self._directory = directory
         self._evaluated = EvaluatedCache(evaluated_bytes)
         self._sources: dict[str, Source] = {}
-        self._owned: list[Source] = []
         self._tolerances: dict[str, NDArray[np.float64]] = {}
         self._segments: dict[SegmentRef, ActivationSegment] = {}
         self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
@@ -114,11 +113,8 @@ class Database:
 
     def close(self) -> None:
         """Free memory and files. Closing twice is fine."""
-        for source in self._owned:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-        self._owned.clear()
+        for source in {id(source): source for source in self._sources.values()}.values():
+            _close(source)
         self._sources.clear()
         self._evaluated.forget()
         self._segments.clear()
@@ -451,7 +447,10 @@ class Database:
             identity = str(indexes[key].meta["id"])
             self._evaluated.forget(identity)
             self._tolerances.pop(identity, None)
+            before = self._sources.get(identity)
             self._sources[identity] = source
+            if before is not None and all(before is not held for held in self._sources.values()):
+                _close(before)
         view = self._view()
         for key, layer in keys.items():
             index = view.index(key)
@@ -466,7 +465,6 @@ class Database:
                     known or "no known difference",
                 )
                 index.widen(deviation)
-        self._owned.append(source)
 
     # ---- queries across layers -------------------------------------------------------------------------------------
 
@@ -614,6 +612,13 @@ class Activations(Mapping[str, Layer]):
             "\n".join(repr(layer) for layer in self.values())
             or "Activations(none; call db.index_arrays or db.index_activations)"
         )
+
+
+def _close(source: Source) -> None:
+    """Let go of a source's worker processes, if it has any."""
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
 
 
 def _checked_name(name: str | None) -> str:
