@@ -72,6 +72,15 @@ def test_what_the_readme_links_to_exists():
     assert missing == []
 
 
+def test_its_number_stands_in_the_benchmarks():
+    found = re.search(r"<!-- number.*?-->\n(.*?)<!-- /number -->", README, re.DOTALL)
+    assert found is not None
+    measured = (ROOT / "docs" / "BENCHMARKS.md").read_text(encoding="utf-8")
+    run = re.search(r"\*\*(\d+) of 10,000\*\*", found[1])
+    assert run is not None
+    assert re.search(rf"nearest, 10 neurons, storage 0\.2[^\n]*\s{run[1]}\s", measured)
+
+
 def test_commands_that_it_names_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`?make (\w+)`?", README):
