@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from bench.activations.report import SIZES, Report
 from bench.activations.sections.bounds import run_bounds
 from bench.activations.sections.building import run_added_time, run_linearity, run_memory
@@ -82,6 +84,8 @@ SECTIONS: dict[str, Callable[[Report], None]] = {
 def run(size: str, only: list[str], data: Path) -> Report:
     """Runs sections (all, if `only` is empty) and prints each one's tables."""
     report = Report(SIZES[size], data)
+    if size == "small":
+        torch.set_num_threads(1)  # its batches are tiny, and threads that wait for each other slow a busy machine down
     for name, section in SECTIONS.items():
         if only and name not in only:
             continue
