@@ -154,12 +154,12 @@ def _measure(workload: Workload, entrant: Entrant, query: Query, scores: NDArray
 
 def _verify(competitor: Competitor, sample: int | None) -> None:
     """Asks our last result for its own check against brute force; the lookups are always compared in full."""
-    if isinstance(competitor, Ours) and competitor.last is not None:
-        layer_unit = max(competitor.unit(layer) for layer in competitor.db.activations)
-        if not competitor.last.verify(None if layer_unit == 1 else sample):
-            raise WrongAnswerError(
-                f"{competitor.name}: verify() says that brute force answers {competitor.last.query} otherwise"
-            )
+    if not isinstance(competitor, Ours) or competitor.last is None:
+        return
+    if not competitor.last.verify(sample if competitor.runs_model else None):
+        raise WrongAnswerError(
+            f"{competitor.name}: verify() says that brute force answers {competitor.last.query} otherwise"
+        )
 
 
 def pick(records: Sequence[Record], **wanted: Any) -> list[Record]:

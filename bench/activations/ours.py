@@ -31,14 +31,16 @@ class Ours:
         db: with an activation index per layer.
         name: for the tables.
         seconds: that indexing took.
+        runs_model: whether inputs are evaluated through a model rather than looked up.
 
     Attributes:
         last: the result of the last query.
         largest_tolerance: of all results.
     """
 
-    def __init__(self, db: nadb.Database, name: str, seconds: float = 0.0) -> None:
+    def __init__(self, db: nadb.Database, name: str, seconds: float = 0.0, *, runs_model: bool = False) -> None:
         self.db = db
+        self.runs_model = runs_model
         self.name = name
         self.seconds = seconds
         self.last: nadb.Result | None = None
@@ -175,7 +177,7 @@ def index_model(
     db.index_activations(
         workload.model, workload.dataset, list(layers), storage=storage, capture=capture_of(workload), progress=False
     )
-    return Ours(db, f"ours, storage {storage}", time.perf_counter() - start)
+    return Ours(db, f"ours, storage {storage}", time.perf_counter() - start, runs_model=True)
 
 
 def open_model(workload: Workload, path: Path, *, evaluated_bytes: int) -> Ours:
@@ -183,7 +185,7 @@ def open_model(workload: Workload, path: Path, *, evaluated_bytes: int) -> Ours:
     db = nadb.open(path, evaluated_bytes=evaluated_bytes)
     start = time.perf_counter()
     db.attach(workload.model, workload.dataset, capture=capture_of(workload))
-    return Ours(db, "ours", time.perf_counter() - start)
+    return Ours(db, "ours", time.perf_counter() - start, runs_model=True)
 
 
 def _no_column(name: str) -> Any:

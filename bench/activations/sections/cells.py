@@ -67,7 +67,7 @@ def run_cells(
         flat.append(FaissFlat(workload))
     recompute = Recompute(workload)
     groups = report.size.groups
-    verify_sample = {"small": 20, "standard": None if workload.n_inputs <= 10_000 else 500}.get(report.size.name)
+    verify_sample = {"small": 20, "standard": 500}.get(report.size.name)
     for layer in layers:
         columns = workload.columns(layer)
         index = NtaIndex(columns, sizes_for(workload.n_inputs, STORAGE))
