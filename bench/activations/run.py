@@ -61,7 +61,8 @@ def _many_digits_cells(report: Report) -> None:
 def _text_cells(report: Report) -> None:
     size = report.size
     workload = text_workload(report.data, n=size.sentences, epochs=size.text_epochs)
-    run_cells(report, workload, n_queries=size.n_queries, repeats=size.recompute_repeats, slow_queries=5)
+    slow_queries = None if size.name == "full" else 5
+    run_cells(report, workload, n_queries=size.n_queries, repeats=size.recompute_repeats, slow_queries=slow_queries)
 
 
 SECTIONS: dict[str, Callable[[Report], None]] = {

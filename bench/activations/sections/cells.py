@@ -98,7 +98,7 @@ def run_cells(
         )
         _recompute(results, recompute, layer, repeats // 2)
     report.records += results.records
-    report.tables += [_counts_table(results, groups), _times_table(results, groups)]
+    report.tables += [_counts_table(results, groups, slow_queries), _times_table(results, groups)]
     _exactness_goals(report, results, [counted, modelled])
     counted.close()
     modelled.close()
@@ -116,7 +116,7 @@ def _recompute(results: CellResults, recompute: Recompute, layer: str, repeats: 
         results.recompute.setdefault(layer, []).append(answer.seconds)
 
 
-def _counts_table(results: CellResults, groups: Sequence[int]) -> Table:
+def _counts_table(results: CellResults, groups: Sequence[int], slow_queries: int | None) -> Table:
     workload = results.workload
     sizes = sizes_for(workload.n_inputs, STORAGE)
     table = Table(
@@ -146,6 +146,8 @@ def _counts_table(results: CellResults, groups: Sequence[int]) -> Table:
                 ratio = nta_ratio(results, **where)
                 cells.append("" if ratio is None else times(ratio))
                 table.add(layer, kind, size, *cells)
+    if slow_queries is not None:
+        table.notes.append(f"NTA was asked the first {slow_queries} queries of each cell, of at most 10 neurons.")
     return table
 
 
