@@ -230,8 +230,8 @@ def combine_terms(terms: _Floats, combine: str) -> _Floats:
 def decode(row: _Buffer, n: int, n_bits: int) -> _Codes:
     """The first n codes of a packed row, uint16 (n,)."""
 
-def decode_at(row: _Buffer, positions: _Ids, n_bits: int) -> _Codes:
-    """The codes at some positions of a packed row, uint16 (len(positions),)."""
+def decode_at(rows: _Rows, positions: _Ids, n_bits: int) -> _Codes:
+    """The codes at some positions of packed rows, uint16 (len(rows), len(positions))."""
 
 def count_code(row: _Buffer, n: int, n_bits: int, code: int) -> int:
     """How many of the first n codes of a packed row equal `code`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralartifactdb.capture.calibration import batch_shapes, calibrate, choose_multiple
+from neuralartifactdb.capture.calibration import batch_shapes, calibrate, choose_multiple, worth_running
 from neuralartifactdb.errors import InvalidValueError
 
 POOL = np.arange(1000, 1100)
@@ -182,3 +182,11 @@ def test_the_multiple_that_frees_values_from_lengths():
 
     assert choose_multiple(never, lengths, 8) is None
     assert choose_multiple(run, lengths, 1) is None
+
+
+def test_shapes_that_save_nothing_are_left_out():
+    waits = {1: 1.0, 2: 0.5, 4: 0.25, 8: 0.15, 16: 0.1, 32: 0.06, 64: 0.03}  # passes of 1, 1, 1, 1.2, 1.6, 1.92, 1.92
+    assert worth_running(waits) == (16, 32, 64)  # queries need a few dozen inputs: no more than 16 at a time
+    assert worth_running(dict.fromkeys((1, 2, 4, 64), 1.0)) == (2, 4, 64)
+    assert worth_running({2: 0.3, 8: 0.3}) == (2, 8)
+    assert worth_running({64: 0.1}) == (64,)

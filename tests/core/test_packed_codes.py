@@ -36,7 +36,7 @@ def test_all_readers_agree(data: st.DataObject) -> None:
     assert _core.count_code(row, n, bits, code) == (codes == code).sum()
     if n:
         positions = rng.integers(0, n, rng.integers(0, 30))
-        assert (_core.decode_at(row, positions, bits) == codes[positions]).all()
+        assert (_core.decode_at([row, row], positions, bits) == [codes[positions]] * 2).all()
     positions = rng.integers(0, n + 1, rng.integers(0, 30))
     expected = [(codes[:p] == code).sum() for p in positions]
     assert _core.rank_at(row, positions, bits, code).tolist() == expected
@@ -60,10 +60,10 @@ def test_bad_input() -> None:
         (lambda: _core.decode(row, 4, 13), ValueError, "`n_bits`.*got 13"),
         (lambda: _core.decode(text, 4, 3), TypeError, "bytes-like object, got str"),
         (lambda: _core.decode(np.zeros((4, 4), np.uint8)[:, ::2], 4, 3), TypeError, "contiguous"),
-        (lambda: _core.decode_at(row, np.array([16]), 3), ValueError, "at least 7 bytes"),
-        (lambda: _core.decode_at(row, np.array([-1]), 3), ValueError, "`positions`.*got -1 at index 0"),
-        (lambda: _core.decode_at(row, np.array([2**63 - 1]), 3), ValueError, "`positions`"),
-        (lambda: _core.decode_at(row, narrow, 3), TypeError, "int64, got int32"),
+        (lambda: _core.decode_at([row], np.array([16]), 3), ValueError, "at least 7 bytes"),
+        (lambda: _core.decode_at([row], np.array([-1]), 3), ValueError, "`positions`.*got -1 at index 0"),
+        (lambda: _core.decode_at([row], np.array([2**63 - 1]), 3), ValueError, "`positions`"),
+        (lambda: _core.decode_at([row], narrow, 3), TypeError, "int64, got int32"),
         (lambda: _core.rank_at(row, np.array([17]), 3, 0), ValueError, "at least 7 bytes"),
         (lambda: _core.rank_at(row, np.array([1]), 3, 8), ValueError, r"`code` must lie in \[0, 7\], got 8"),
         (lambda: _core.count_code(row, 16, 3, -1), ValueError, "`code`"),
@@ -72,4 +72,5 @@ def test_bad_input() -> None:
         with pytest.raises(error, match=match):
             call()
     assert _core.rank_at(row, np.array([16]), 3, 0).tolist() == [16]
-    assert len(_core.decode_at(b"", np.empty(0, np.int64), 3)) == 0
+    assert _core.decode_at([b""], np.empty(0, np.int64), 3).shape == (1, 0)
+    assert _core.decode_at([], np.array([4]), 3).shape == (0, 1)

@@ -35,7 +35,9 @@ MAX_BITS = 12
 MAX_SEGMENT_INPUTS = 65_536
 #: bytes kept aside per segment for its own description and its line in a version file
 META_ALLOWANCE = 2_048
-_CODE_ROW_BYTES = 4_096
+#: bytes of one neuron's codes in one row group: one checksummed block, one read
+_CODE_ROW_BYTES = 16_384
+_BLOCK_BYTES = 4_096
 _VALUE_ROW_BYTES = 65_536
 _SMALLEST_SAMPLE, _LARGEST_SAMPLE = 256, 4_096
 
@@ -237,7 +239,7 @@ def plan_segment(
         has_tolerance: whether a tolerance per neuron is stored too.
     """
     neurons, item = info.n_neurons, itemsize(info.dtype)
-    tolerance = [(4 * neurons, _CODE_ROW_BYTES)] if has_tolerance else []
+    tolerance = [(4 * neurons, _BLOCK_BYTES)] if has_tolerance else []
     value_rows = _row_group(n_inputs, _VALUE_ROW_BYTES // item, max(8, memory_limit // 4 // (neurons * item)))
     value_block = min(_VALUE_ROW_BYTES, max(512, value_rows * item))
     all_bytes = segment_nbytes([(neurons * n_inputs * item, value_block), *tolerance], META_ALLOWANCE)
@@ -254,29 +256,29 @@ def plan_segment(
             break
         rows = _row_group(n_inputs, _CODE_ROW_BYTES * 8 // bits, max(8, memory_limit // 8 * 8 // (neurons * bits)))
         row_bytes = -(-rows * bits // 8)
-        block = row_bytes if row_bytes >= 2_048 else _CODE_ROW_BYTES
+        block = row_bytes if row_bytes >= 2_048 else _BLOCK_BYTES
         n_groups = -(-n_inputs // rows)
         fixed = [
             (_code_bytes(n_inputs, rows, bits, neurons), block),
-            (neurons * partitions * 2 * item, _CODE_ROW_BYTES),
+            (neurons * partitions * 2 * item, _BLOCK_BYTES),
             *tolerance,
         ]
         plain = segment_nbytes(fixed, META_ALLOWANCE)
         if plain > budget:
             break
-        starts = (neurons * (n_groups + 1) * 8, _CODE_ROW_BYTES)
-        left = budget - segment_nbytes([*fixed, starts, (0, _CODE_ROW_BYTES)], META_ALLOWANCE)
+        starts = (neurons * (n_groups + 1) * 8, _BLOCK_BYTES)
+        left = budget - segment_nbytes([*fixed, starts, (0, _BLOCK_BYTES)], META_ALLOWANCE)
         cap = 0
         if left > 0:
             # one checksum of 4 bytes per block of 4 KiB, and one block more for the rounding
-            cap = max(0, (left - 4) * _CODE_ROW_BYTES // (_CODE_ROW_BYTES + 4) // (neurons * item))
+            cap = max(0, (left - 4) * _BLOCK_BYTES // (_BLOCK_BYTES + 4) // (neurons * item))
             cap = min(cap, n_inputs, 1 << (31 if neurons * n_inputs < 1 << 31 else 62))
         fits = memory_limit // 8 // (neurons * compute_dtype(info.dtype).itemsize)
         cap = min(cap, max(fits, 0))
         n_bytes = (
             plain
             if cap == 0
-            else segment_nbytes([*fixed, starts, (neurons * cap * item, _CODE_ROW_BYTES)], META_ALLOWANCE)
+            else segment_nbytes([*fixed, starts, (neurons * cap * item, _BLOCK_BYTES)], META_ALLOWANCE)
         )
         if best is not None and bits > 3 and cap < 0.01 * n_inputs and best.maxima_cap > cap:
             break

@@ -114,7 +114,7 @@ class InputCandidates:
     def refine(self, ids: NDArray[np.int64]) -> Intervals:
         """Exact values."""
         wanted = self._wanted()
-        columns = self._evaluator.columns(wanted, ids, in_search=True)
+        columns = self._evaluator.columns(wanted, ids)
         values: dict[Hashable, Value] = {key: held.take(ids) for key, held in self._columns.items()}
         for leaf in self._groups:
             held_neurons, held_columns = wanted[leaf.layer][1], columns[leaf.layer]

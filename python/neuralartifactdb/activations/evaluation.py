@@ -6,6 +6,7 @@ Several layers of one model are evaluated in one forward pass.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,35 +20,52 @@ __all__ = ["Evaluator"]
 
 #: bytes of activations that one call may hold at once
 _CALL_BYTES = 64 << 20
+#: evaluated inputs that wait for their comparison with the index
+_MOST_UNCHECKED = 4_096
+
+
+@dataclass
+class _Unchecked:
+    """What was evaluated of some neurons of an index and not yet compared with it."""
+
+    index: LayerIndex
+    neurons: NDArray[np.int64]
+    ids: list[NDArray[np.int64]] = field(default_factory=list)
+    columns: list[NDArray[Any]] = field(default_factory=list)
 
 
 class Evaluator:
-    """Evaluates inputs for one query and counts what it cost."""
+    """Evaluates inputs for one query and counts what it cost.
+
+    The model is compared with the one that was indexed before its first run, and it and what it gave once more by
+    `finish`, which whoever uses the values calls before they are believed: once for a query rather than once for each
+    wave of it.
+    """
 
     def __init__(self) -> None:
         self.inputs_inferred = 0
         self.batches = 0
+        self._unchecked: dict[tuple[str, bytes], _Unchecked] = {}
+        self._n_unchecked = 0
+        self._in_use: dict[str, LayerIndex] = {}
+        self._widened = False
 
     def columns(
         self,
         wanted: Mapping[str, tuple[LayerIndex, NDArray[np.int64]]],
         ids: NDArray[np.int64],
-        *,
-        in_search: bool = False,
     ) -> dict[str, NDArray[Any]]:
         """Exact activations of groups of neurons.
 
         Args:
             wanted: by index key, the index and the flat neurons (g,) of it.
             ids: int64 (n,) input ids.
-            in_search: whether intervals are in use, which a widened tolerance would make wrong.
 
         Returns:
             By index key, (g, n) C-contiguous in compute dtype.
 
         Raises:
-            StaleIndexError: a value is not the one that was indexed.
-            ToleranceWidened: only `in_search`: a value deviates slightly.
+            StaleIndexError: the model is not the one that was indexed.
         """
         out = {
             key: np.empty((len(neurons), len(ids)), dtype=compute_dtype(index.info.dtype))
@@ -61,7 +79,7 @@ class Evaluator:
                     if segment.keeps_values:
                         out[key][:, where] = segment.rows(ids[where], neurons).T
                         left[where] = False
-            self._recall(index, neurons, ids, left, out[key], in_search)
+            self._recall(index, neurons, ids, left, out[key])
             missing[key] = left
         sources: dict[int, tuple[Source, list[str]]] = {}
         for key, (index, _) in wanted.items():
@@ -70,7 +88,7 @@ class Evaluator:
                 sources.setdefault(id(source), (source, []))[1].append(key)
         for source, keys in sources.values():
             needed = np.flatnonzero(np.logical_or.reduce([missing[key] for key in keys]))
-            self._run(source, keys, wanted, ids, needed, missing, out, in_search)
+            self._run(source, keys, wanted, ids, needed, missing, out)
         return out
 
     def recheck(self, indexes: Mapping[str, tuple[LayerIndex, NDArray[np.int64]]], ids: NDArray[np.int64]) -> None:
@@ -79,7 +97,53 @@ class Evaluator:
             if index.keeps_all:
                 continue
             rows = self._evaluate(index.require_source(len(ids)), [index.layer], ids)[index.layer]
-            index.check(ids, rows, neurons, every=True)
+            index.check(ids, rows[:, neurons].T, neurons)
+
+    def finish(self, *, in_search: bool = False) -> None:
+        """Compare the models, and what was evaluated since the last call, with what was indexed.
+
+        Args:
+            in_search: whether intervals are in use, which a widened tolerance makes wrong.
+
+        Raises:
+            StaleIndexError: a value, or the model, is not the one that was indexed.
+            ToleranceWidened: only `in_search`: a value deviates slightly.
+        """
+        for index in self._in_use.values():
+            index.refuse_changed_model()
+        self._in_use.clear()
+        while self._unchecked:
+            self._compare()
+        widened, self._widened = self._widened, False
+        if widened and in_search:
+            raise ToleranceWidened
+
+    def use(self, index: LayerIndex) -> None:
+        """Announce that the index's source is about to run: StaleIndexError if its model is another by now."""
+        if index.key not in self._in_use:
+            index.refuse_changed_model()
+            self._in_use[index.key] = index
+
+    def _compare(self) -> None:
+        try:
+            while self._unchecked:
+                key, held = next(iter(self._unchecked.items()))
+                held.index.check(np.concatenate(held.ids), np.concatenate(held.columns, axis=1), held.neurons)
+                del self._unchecked[key]
+            self._n_unchecked = 0
+        except ToleranceWidened:  # compared again by the next call, which it will pass
+            self._widened = True
+
+    def _compare_later(
+        self, index: LayerIndex, ids: NDArray[np.int64], rows: NDArray[Any], neurons: NDArray[np.int64]
+    ) -> None:
+        neurons = index.checked(neurons)
+        held = self._unchecked.setdefault((index.identity, neurons.tobytes()), _Unchecked(index, neurons))
+        held.ids.append(ids)
+        held.columns.append(rows[:, neurons].T)
+        self._n_unchecked += len(ids)
+        if self._n_unchecked > _MOST_UNCHECKED:
+            self._compare()
 
     def _recall(
         self,
@@ -88,7 +152,6 @@ class Evaluator:
         ids: NDArray[np.int64],
         left: NDArray[np.bool_],
         out: NDArray[Any],
-        in_search: bool,
     ) -> None:
         """Fill in what this session evaluated before, perhaps for another group."""
         if not left.any():
@@ -102,7 +165,7 @@ class Evaluator:
         hit = left & (known[at] == ids)
         if hit.any():
             found = rows[at[hit]]
-            _check(index, ids[hit], found, neurons, in_search)
+            self._compare_later(index, ids[hit], found, neurons)
             out[:, hit] = index.settled(ids[hit], np.ascontiguousarray(found[:, neurons].T), neurons)
             left[hit] = False
 
@@ -115,7 +178,6 @@ class Evaluator:
         needed: NDArray[np.int64],
         missing: Mapping[str, NDArray[np.bool_]],
         out: dict[str, NDArray[Any]],
-        in_search: bool,
     ) -> None:
         layers = [wanted[key][0].layer for key in keys]
         row_bytes = sum(8 * wanted[key][0].info.n_neurons for key in keys)
@@ -124,12 +186,12 @@ class Evaluator:
         for begin in range(0, len(needed), step):
             where = needed[begin : begin + step]
             for key in keys:
-                wanted[key][0].refuse_changed_model()
+                self.use(wanted[key][0])
                 wanted[key][0].refuse_short_source(ids[where], source)
             rows = self._evaluate(source, layers, ids[where])
             for key, layer in zip(keys, layers, strict=True):
                 index, neurons = wanted[key]
-                _check(index, ids[where], rows[layer], neurons, in_search)
+                self._compare_later(index, ids[where], rows[layer], neurons)
                 index.evaluated.add(index.identity, ids[where], rows[layer])
                 own = missing[key][where]
                 columns = np.ascontiguousarray(rows[layer][own][:, neurons].T)
@@ -141,15 +203,3 @@ class Evaluator:
         self.inputs_inferred += source.rows_run - before
         self.batches += 1
         return rows
-
-
-def _check(
-    index: LayerIndex, ids: NDArray[np.int64], rows: NDArray[Any], neurons: NDArray[np.int64], in_search: bool
-) -> None:
-    """`LayerIndex.check`; outside a search a widened tolerance spoils nothing, so the values stand."""
-    while True:
-        try:
-            return index.check(ids, rows, neurons)
-        except ToleranceWidened:
-            if in_search:
-                raise

@@ -26,8 +26,8 @@ __all__ = ["STALE_SHARE", "LayerIndex", "ToleranceWidened"]
 STALE_SHARE = 0.01
 #: a deviation that was seen once may be seen larger
 _TOLERANCE_FACTOR = 16.0
-#: neurons of a group that every evaluation is compared with its bounds in
-_CHECKED_NEURONS = 256
+#: neurons of a group that every evaluation is compared with its bounds in; the search notices what they let pass
+_CHECKED_NEURONS = 16
 
 
 class ToleranceWidened(Exception):
@@ -135,7 +135,7 @@ class LayerIndex:
         if null is not None:
             inside |= np.isnan(exact.lower) & null[at]
         if not inside.all():  # rows are compared with their bounds in the group that they were evaluated for only
-            self.check(ids, rows, leaf.neurons, every=True)
+            self.check(ids, rows[:, leaf.neurons].T, leaf.neurons)
         lower[at], upper[at] = exact.lower, exact.upper
         if null is not None or exact.may_be_null is not None:
             null = np.zeros(last - first, dtype=bool) if null is None else null.copy()
@@ -184,23 +184,25 @@ class LayerIndex:
             columns[:, where] = np.where(lower == upper, lower, columns[:, where])
         return columns
 
-    def check(
-        self, ids: NDArray[np.int64], rows: NDArray[Any], neurons: NDArray[np.int64], *, every: bool = False
-    ) -> None:
+    @staticmethod
+    def checked(neurons: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The neurons of a group that evaluations are compared in: all of a small one, some of a large one."""
+        if len(neurons) <= _CHECKED_NEURONS:
+            return neurons
+        return neurons[np.linspace(0, len(neurons) - 1, _CHECKED_NEURONS).astype(np.int64)]
+
+    def check(self, ids: NDArray[np.int64], columns: NDArray[Any], neurons: NDArray[np.int64]) -> None:
         """Compare evaluated activations with the index's certain bounds.
 
         Args:
             ids: int64 (n,); those that are not indexed are not compared.
-            rows: (n, M) in compute dtype, as evaluated.
-            neurons: the group of the query.
-            every: True to compare every neuron of a large group; the search notices what others let pass.
+            columns: (g, n) in compute dtype, as evaluated.
+            neurons: int64 (g,), whose activations these are.
 
         Raises:
             StaleIndexError: a value lies outside its bounds by more than 1% of the neuron's range.
             ToleranceWidened: by less; the session's tolerance was widened.
         """
-        if len(neurons) > _CHECKED_NEURONS and not every:
-            neurons = neurons[np.linspace(0, len(neurons) - 1, _CHECKED_NEURONS).astype(np.int64)]
         extra = self.tolerance
         for segment, where in self.by_segment(ids):
             lower, upper = segment.value_bounds_at(neurons, ids[where])
@@ -208,7 +210,7 @@ class LayerIndex:
             slack = np.zeros(len(neurons)) if slack is None else slack
             if extra is not None:
                 slack = np.maximum(slack, extra[neurons])
-            values = rows[where][:, neurons].T.astype(np.float64)
+            values = columns[:, where].astype(np.float64)
             outside = np.maximum(lower - values, values - upper)
             if (outside <= slack[:, None]).all():  # a NaN is never inside
                 continue

@@ -177,7 +177,10 @@ class Layer:
             metric: "l1", "l2" (the root), "linf" or "cosine".
             weights: float (g,), not negative; not with "cosine".
         """
-        return self._distance(self._view(), target, neurons, metric, weights, Evaluator())[0]
+        evaluator = Evaluator()
+        leaf, _ = self._distance(self._view(), target, neurons, metric, weights, evaluator)
+        evaluator.finish()
+        return leaf
 
     def _distance(
         self, view: LayerView, target: Any, neurons: Any, metric: str, weights: Any, evaluator: Evaluator
@@ -390,7 +393,9 @@ class Layer:
         index = self._index
         flat = flat_neurons(neurons, index.info.shape, self._key)
         wanted, single = _checked_ids(ids, index)
-        columns = Evaluator().columns({self._key: (index, flat)}, wanted)[self._key]
+        evaluator = Evaluator()
+        columns = evaluator.columns({self._key: (index, flat)}, wanted)[self._key]
+        evaluator.finish()
         rows = np.ascontiguousarray(columns.T)
         return rows[0] if single else rows
 
@@ -412,7 +417,9 @@ class Layer:
             raise InvalidValueError(f"by must be 'activation' or 'percentile', got {by!r}")
         wanted, _ = _checked_ids(ids, index)
         everything = np.arange(index.info.n_neurons, dtype=np.int64)
-        columns = Evaluator().columns({self._key: (index, everything)}, wanted)[self._key].astype(np.float64)
+        evaluator = Evaluator()
+        columns = evaluator.columns({self._key: (index, everything)}, wanted)[self._key].astype(np.float64)
+        evaluator.finish()
         if by == "percentile":
             columns = np.stack(
                 [sum(segment.count_below(everything, column) for segment in index.segments) for column in columns.T],

@@ -137,6 +137,7 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
                 on_progress=options.on_progress,
                 predict_only=options.explain,
             )
+            evaluator.finish(in_search=True)
             break
         except (ToleranceWidened, BoundsViolated) as error:
             if isinstance(error, BoundsViolated):
@@ -227,6 +228,7 @@ def _tolerance(
     for leaf in groups:
         index = indexes[leaf.layer]
         columns[leaf.key] = evaluator.columns({leaf.layer: (index, leaf.neurons)}, some)[leaf.layer]
+    evaluator.finish()
     others: dict[Hashable, Value] = {
         leaf.key: view.column(leaf.name).take(some) for leaf in leaves(score) if isinstance(leaf, Column)
     }

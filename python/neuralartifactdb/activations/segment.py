@@ -167,7 +167,7 @@ class ActivationSegment:
                     values = np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype])[positions]
                     lower[j, where] = upper[j, where] = widen(values, self.dtype)
                 continue
-            codes = np.stack([_core.decode_at(row, positions, self.bits) for row in rows])
+            codes = _core.decode_at(rows, positions, self.bits)
             which = np.arange(len(neurons))[:, None]
             low, high = bounds[which, codes, 0], bounds[which, codes, 1]
             self._put_maxima(neurons, group, positions, rows, codes, low, high)
@@ -190,13 +190,12 @@ class ActivationSegment:
         if not self.has_maxima or not in_top.size:
             return
         starts = self.maxima_starts(neurons[in_top])
-        for j, start in zip(in_top.tolist(), starts, strict=True):
-            if start[-1] == start[0]:
-                continue
+        keeps = starts[:, -1] > starts[:, 0]
+        in_top, first, last = in_top[keeps], starts[keeps, group], starts[keeps, group + 1]
+        maxima = self._stored("maxima", list(zip(first.tolist(), (last - first).tolist(), strict=True)))
+        for j, stored in zip(in_top.tolist(), maxima, strict=True):
             at = np.flatnonzero(codes[j] == top)
-            ranks = _core.rank_at(rows[j], positions[at], self.bits, top)
-            (stored,) = self._stored("maxima", [(int(start[group]), int(start[group + 1] - start[group]))])
-            low[j, at] = high[j, at] = stored[ranks]
+            low[j, at] = high[j, at] = stored[_core.rank_at(rows[j], positions[at], self.bits, top)]
 
     def value_range(self, neurons: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Least and greatest activation of each neuron of the group, two float64 (g,)."""

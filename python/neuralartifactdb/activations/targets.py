@@ -109,6 +109,7 @@ def activations_of(
             f"attached to "
             f"{index.key}; attach the model, or give the input's activations of the group as a float vector"
         )
+    evaluator.use(index)
     before = source.rows_run
     rows = evaluate_items([index.layer], [item])[index.layer]
     evaluator.inputs_inferred += source.rows_run - before
@@ -131,7 +132,10 @@ def target_columns(
                 break
         if settled:
             return stored
-    return evaluator.columns({index.key: (index, neurons)}, ids)[index.key]
+    columns = evaluator.columns({index.key: (index, neurons)}, ids)[index.key]
+    if not np.isfinite(columns).all():  # nothing can be searched for: say first that this was not indexed
+        evaluator.finish()
+    return columns
 
 
 def _vector(array: NDArray[Any], n_neurons: int) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.errors import InvalidValueError
 
-__all__ = ["Calibration", "RunBatch", "batch_shapes", "calibrate", "choose_multiple"]
+__all__ = ["Calibration", "RunBatch", "batch_shapes", "calibrate", "choose_multiple", "worth_running"]
 
 #: (ids of one batch, rows of it to return) -> {layer: (rows, M)}
 RunBatch = Callable[[NDArray[np.int64], NDArray[np.int64]], Mapping[str, NDArray[Any]]]
@@ -35,6 +35,10 @@ _ROUNDING = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-9
 #: shapes tried once the smallest is known, in this order, before larger ones; time may end before all are
 _FIRST = (16, 4, 32, 8)
 _MULTIPLES = (16, 32, 64, 128, 256)
+#: a pass that takes up to this many times as long as one of the smallest shape saves more passes than it costs
+_SAME_PASS = 2.0
+#: about what a query of 20 results needs beyond them
+_LARGEST_UNIT = 16
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,20 @@ def batch_shapes(build_batch: int) -> tuple[int, ...]:
     """1, 2, 4, ... below the build's shape, and the build's shape."""
     smaller = [1 << i for i in range(build_batch.bit_length()) if 1 << i < build_batch]
     return (*smaller, build_batch)
+
+
+def worth_running(seconds_per_input: Mapping[int, float]) -> tuple[int, ...]:
+    """The batch shapes that queries should use: those smaller than one of at most 16 that hardly takes longer are left
+    out.
+
+    A small pass mostly waits for its own overhead (on a GPU nearly always): the same seconds evaluate more candidates.
+    """
+    unit = least = min(seconds_per_input)
+    limit = _SAME_PASS * least * seconds_per_input[least]
+    for shape, seconds in seconds_per_input.items():
+        if unit < shape <= _LARGEST_UNIT and shape * seconds <= limit:
+            unit = shape
+    return tuple(sorted(shape for shape in seconds_per_input if shape >= unit))
 
 
 def _urgency(shape: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from neuralartifactdb.activations.source import LayerInfo
-from neuralartifactdb.capture.calibration import Calibration, calibrate
+from neuralartifactdb.capture.calibration import Calibration, calibrate, worth_running
 from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
 from neuralartifactdb.capture.fingerprint import (
@@ -268,9 +269,12 @@ class ModelSource:
             return {name: kept.cpu().numpy() for name, kept in values.items()}
 
         dtypes = {name: info.dtype for name, info in self.layers.items()}
-        self._calibration = calibrate(
+        found = calibrate(
             run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
         )
+        shapes = worth_running(found.seconds_per_input)
+        seconds = {shape: found.seconds_per_input[shape] for shape in shapes}
+        self._calibration = replace(found, query_batches=shapes, seconds_per_input=seconds)
         return self._calibration
 
     def calibration_record(self) -> dict[str, Any] | None:

@@ -479,15 +479,19 @@ std::size_t greatest_position(const Array<std::int64_t>& positions) {
   return static_cast<std::size_t>(greatest);
 }
 
-Array<std::uint16_t> decode_at(const py::object& row_object, const py::object& positions_object, py::ssize_t n_bits) {
+Array<std::uint16_t> decode_at(const py::object& rows_object, const py::object& positions_object, py::ssize_t n_bits) {
   const int bits = require_bits(n_bits);
   const Array<std::int64_t> positions = require<std::int64_t>(positions_object, "positions", 1);
-  const std::size_t greatest = greatest_position(positions);
-  const Row row(row_object, positions.size() == 0 ? 0 : row_bytes(greatest + 1, bits));
-  Array<std::uint16_t> codes(positions.shape(0));
+  const std::size_t least = positions.size() == 0 ? 0 : row_bytes(greatest_position(positions) + 1, bits);
+  const py::ssize_t n_rows = py::len(rows_object);
+  const Buffers rows(rows_object, "rows", static_cast<std::size_t>(n_rows), [&](std::size_t) { return least; });
+  Array<std::uint16_t> codes({n_rows, positions.shape(0)});
   std::uint16_t* out = codes.mutable_data();
-  for (py::ssize_t i = 0; i < positions.shape(0); ++i) {
-    out[i] = activation::code_at(row.data, static_cast<std::size_t>(positions.data()[i]), bits);
+  for (const void* row : rows.pointers()) {
+    const auto* packed = static_cast<const std::uint8_t*>(row);
+    for (py::ssize_t i = 0; i < positions.shape(0); ++i) {
+      *out++ = activation::code_at(packed, static_cast<std::size_t>(positions.data()[i]), bits);
+    }
   }
   return codes;
 }
@@ -569,7 +573,7 @@ void bind_activation(py::module_& m) {
   m.def("combine_terms", &combine_terms, py::arg("terms"), py::arg("combine"));
 
   m.def("decode", &decode, py::arg("row"), py::arg("n"), py::arg("n_bits"));
-  m.def("decode_at", &decode_at, py::arg("row"), py::arg("positions"), py::arg("n_bits"));
+  m.def("decode_at", &decode_at, py::arg("rows"), py::arg("positions"), py::arg("n_bits"));
   m.def("count_code", &count_code, py::arg("row"), py::arg("n"), py::arg("n_bits"), py::arg("code"));
   m.def("rank_at", &rank_at, py::arg("row"), py::arg("positions"), py::arg("n_bits"), py::arg("code"));
 }
