@@ -156,7 +156,6 @@ def bounded_search(
         search.offer(ids, intervals.lower, intervals.upper, intervals.may_be_null)
     stats.seconds["bounds"] = time.perf_counter() - began
     stats.candidates = search.candidate_count
-    stats.settled = stats.candidates - search.open_count
     prediction = _predict(search, candidates, stats)
     if predict_only:
         return prediction
@@ -190,6 +189,7 @@ def bounded_search(
             best_ids, best_scores = _best(search)
             text = _guarantee(search, "not finished", is_filter, limits)[1]
             on_progress(Progress(stats.evaluated, search.open_count, now - began, best_ids, best_scores, text))
+    stats.settled = search.settled_count
     exact, guarantee = _guarantee(search, cut, is_filter, limits)
     ids, scores = _best(search)
     stats.seconds["total"] = time.perf_counter() - began
@@ -219,7 +219,7 @@ def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchS
     by_scan = candidates.seconds(n_open, sequential=True)
     scan = n_open > candidates.unit and by_scan < by_waves
     return Prediction(
-        stats.candidates, stats.settled, n_open if scan else evaluations, waves, scan, by_scan if scan else by_waves
+        stats.candidates, stats.candidates - n_open, n_open if scan else evaluations, waves, scan, by_scan if scan else by_waves
     )
 
 

@@ -217,7 +217,7 @@ def test_explain_evaluates_nothing_and_predicts_within_reason() -> None:
             result = query()
             assert plan.query == result.query
             assert plan.candidates == result.stats.candidates == 2_000
-            assert plan.settled == result.stats.settled
+            assert plan.settled <= result.stats.settled
             assert plan.expected_evaluations <= 2_000
             assert (
                 result.stats.inputs_inferred / 4 - 10

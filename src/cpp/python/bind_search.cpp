@@ -81,7 +81,7 @@ std::unique_ptr<SearchObject> make_search(std::optional<std::int64_t> k, bool la
   return std::make_unique<SearchObject>(options);
 }
 
-std::size_t candidates(const SearchObject& self) { return static_cast<std::size_t>(self.search.open_count()); }
+std::size_t candidates(const SearchObject& self) { return self.search.held_count(); }
 
 Array<std::int64_t> next_wave(SearchObject& self, py::ssize_t unit, py::ssize_t max_wave) {
   const std::size_t u = require_size("unit", unit, 1, PY_SSIZE_T_MAX);

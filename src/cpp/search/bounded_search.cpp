@@ -435,6 +435,11 @@ std::optional<double> BoundedSearch::threshold() {
   return direction_.score(cut_.key);
 }
 
+std::int64_t BoundedSearch::open_count() {
+  prepare();
+  return n_open_;
+}
+
 std::optional<double> BoundedSearch::kth() {
   settle_exact();
   if (k_ == 0 || exact_.size() < k_ || exact_[k_ - 1].key == kNullKey) return std::nullopt;

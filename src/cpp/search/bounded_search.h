@@ -84,7 +84,8 @@ class BoundedSearch {
   bool relaxed() const noexcept { return relaxed_; }  // theta or epsilon ended the search before exactness did
 
   std::int64_t candidate_count() const noexcept { return n_offered_; }
-  std::int64_t open_count() const noexcept { return n_open_; }
+  std::size_t held_count() const noexcept { return candidates_.size(); }
+  std::int64_t open_count();  // neither exact nor dropped, once all that is known was applied
   std::int64_t refined_count() const noexcept { return n_refined_; }  // distinct ids
   std::int64_t settled_count() const noexcept { return n_offered_ - n_refined_ - (n_open_ - n_open_refined_); }
 
