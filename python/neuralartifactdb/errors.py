@@ -14,6 +14,7 @@ __all__ = [
     "FormatError",
     "IdError",
     "InvalidValueError",
+    "MissingFileError",
     "NotAttachedError",
     "SnapshotExpiredError",
     "StaleIndexError",
@@ -67,6 +68,10 @@ class StorageBudgetError(Error, RuntimeError):
 
 class DatabaseBusyError(Error, TimeoutError):
     """Another process holds the writer's lock."""
+
+
+class MissingFileError(Error, FileNotFoundError):
+    """A file that was named does not exist."""
 
 
 class ExtraMissingError(Error, ImportError):

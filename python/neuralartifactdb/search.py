@@ -218,9 +218,9 @@ def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchS
     by_waves = candidates.seconds(evaluations, sequential=False)
     by_scan = candidates.seconds(n_open, sequential=True)
     scan = n_open > candidates.unit and by_scan < by_waves
-    return Prediction(
-        stats.candidates, stats.candidates - n_open, n_open if scan else evaluations, waves, scan, by_scan if scan else by_waves
-    )
+    settled = stats.candidates - n_open
+    seconds = by_scan if scan else by_waves
+    return Prediction(stats.candidates, settled, n_open if scan else evaluations, waves, scan, seconds)
 
 
 def _best(search: _core.BoundedSearch) -> tuple[Ids, NDArray[np.float64]]:

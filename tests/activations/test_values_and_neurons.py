@@ -31,6 +31,21 @@ def test_values_are_the_activations(case: Case, data: st.DataObject) -> None:
 
 @settings(max_examples=60)
 @given(case=cases(), data=st.data())
+def test_bounds_hold_every_score_and_evaluate_nothing(case: Case, data: st.DataObject) -> None:
+    with built(case) as b:
+        neurons, flat = data.draw(groups(case.shape))
+        lower, upper = b.layer.bounds(b.layer.score(neurons))
+        assert b.function.calls == 0
+        assert len(lower) == len(upper) == case.n
+        for i in range(case.n):
+            truth = oracle.group_score([b.rows[i][j] for j in flat], "sum")
+            assert truth is None or lower[i] <= truth <= upper[i]
+        with pytest.raises(TypeError, match="bounds needs an expression"):
+            b.layer.bounds(3)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60)
+@given(case=cases(), data=st.data())
 def test_top_neurons_by_activation(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
         ids, k = data.draw(st.lists(st.integers(0, case.n - 1), min_size=1, max_size=4)), data.draw(ks)

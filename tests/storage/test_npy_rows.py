@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralartifactdb.errors import DtypeError, FormatError, IdError
+from neuralartifactdb.errors import DtypeError, Error, FormatError, IdError
 from neuralartifactdb.storage import io
 from neuralartifactdb.storage.rows import NpyRows
 
@@ -80,3 +80,9 @@ def test_a_replaced_file_is_read_anew(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.ones((4, 3)))
     (tmp_path / "b.npy").rename(path)
     assert NpyRows(path)[np.array([1])].sum() == 3
+
+
+def test_a_missing_file_is_ours_and_the_builtin(tmp_path: Path) -> None:
+    for error in (Error, FileNotFoundError):
+        with pytest.raises(error, match=r"gone\.npy: got no such file, expected a \.npy file"):
+            NpyRows(tmp_path / "gone.npy")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.neurons import flat_neurons
-from neuralartifactdb.activations.query import Options, Query, View, checked_k, run_query
+from neuralartifactdb.activations.query import Options, Query, View, checked_k, run_query, score_bounds
 from neuralartifactdb.activations.scores import METRICS, SCORES, GroupScore, checked_weights
 from neuralartifactdb.activations.targets import Key, Target, activations_of, resolve_target
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
@@ -374,6 +374,21 @@ class Layer:
         return top_k_inputs(
             self._view(), f"{self._source}.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
         )
+
+    def bounds(self, expression: Expression) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The certain interval of an expression for every indexed input, from the index alone: nothing is evaluated.
+
+        Where both ends are equal the value is exact: it is stored, or was evaluated earlier in this session.
+
+        Args:
+            expression: such as `layer[3]` or `layer.distance(target, group)`.
+
+        Returns:
+            The lower and the upper ends, two float64 (n_indexed,).
+        """
+        if not isinstance(expression, Expression) or "number" not in expression.kinds:
+            raise DtypeError(f"bounds needs an expression such as layer[3] - layer[7], got {_shown(expression)}")
+        return score_bounds(self._view(), expression)
 
     # ---- values ----------------------------------------------------------------------------------------------------
 

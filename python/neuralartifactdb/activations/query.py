@@ -26,7 +26,7 @@ from neuralartifactdb.limits import Limits
 from neuralartifactdb.results import Plan, Result, ResultContext, Stats, Verification
 from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, Progress, bounded_search
 
-__all__ = ["Options", "Query", "View", "checked_k", "run_query"]
+__all__ = ["Options", "Query", "View", "checked_k", "run_query", "score_bounds"]
 
 _log = logging.getLogger("neuralartifactdb")
 
@@ -155,6 +155,16 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
         return _plan(query, found, view.bytes_read - bytes_before, indexes)
     n_bytes = view.bytes_read - bytes_before
     return _result(view, query, options, found, candidates, evaluator, n_bytes, indexes, n_candidates)
+
+
+def score_bounds(view: View, expression: Expression) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the indexes say of an expression before anything is evaluated: its interval for every indexed input."""
+    indexes = _indexes(view, expression)
+    n = min((index.n_indexed for index in indexes.values()), default=view.n_inputs)
+    lower, upper = np.empty(n), np.empty(n)
+    for ids, intervals in InputCandidates(expression, indexes, view.column, n, None, Evaluator()).blocks(lambda: None):
+        lower[ids], upper[ids] = intervals.lower, intervals.upper
+    return lower, upper
 
 
 def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:

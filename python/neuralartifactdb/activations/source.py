@@ -91,7 +91,7 @@ class Source(Protocol):
         ...
 
     def model_changed(self) -> bool:
-        """Whether what evaluates was written to since its last fingerprint; cheap."""
+        """Whether what evaluates is another than the one that was indexed, until the old one is back; cheap."""
         ...
 
     def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:

@@ -235,7 +235,4 @@ def _intervals(prepared: Prepared, group: Group, target: int, result: Result) ->
 def _bounds(
     layer: neuralartifactdb.activations.layer.Layer, group: Group
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    index = layer._index
-    leaf = layer.distance(group.values, group.neurons)
-    parts = [index.intervals(leaf, segment.first, segment.last) for segment in index.segments]
-    return np.concatenate([p.lower for p in parts]), np.concatenate([p.upper for p in parts])
+    return layer.bounds(layer.distance(group.values, group.neurons))

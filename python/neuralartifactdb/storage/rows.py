@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neuralartifactdb.errors import DtypeError, FormatError, IdError
+from neuralartifactdb.errors import DtypeError, FormatError, IdError, MissingFileError
 from neuralartifactdb.storage import io
 
 __all__ = ["NpyRows"]
@@ -34,6 +34,7 @@ class NpyRows:
         dtype: Its dtype.
 
     Raises:
+        MissingFileError: There is no such file.
         FormatError: Not a `.npy` file, truncated, in Fortran order, or without axes.
         DtypeError: Its elements are Python objects.
     """
@@ -42,7 +43,10 @@ class NpyRows:
         found = os.path.abspath(os.fsdecode(path))
         self.path = found
         io.close_descriptors(found)  # a user may have replaced the file since it was last read
-        start = io.read_at(found, 0, _LONGEST_HEADER)
+        try:
+            start = io.read_at(found, 0, _LONGEST_HEADER)
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{found}: got no such file, expected a .npy file of activations") from error
         stream = memory_io.BytesIO(start)
         try:
             version = np.lib.format.read_magic(stream)
