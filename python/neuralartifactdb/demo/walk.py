@@ -235,4 +235,5 @@ def _intervals(prepared: Prepared, group: Group, target: int, result: Result) ->
 def _bounds(
     layer: neuralartifactdb.activations.layer.Layer, group: Group
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return layer.bounds(layer.distance(group.values, group.neurons))
+    lower, upper = layer.bounds(layer.distance(group.values, group.neurons))
+    return lower, upper
