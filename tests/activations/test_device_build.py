@@ -29,7 +29,7 @@ class DeviceSource(ArraySource):
         self.device = torch.device(device)
         self.build_batch = 48
 
-    def capture(self, layers, ids):
+    def capture(self, layers, ids, spare=None):
         return {name: torch.from_numpy(rows).to(self.device) for name, rows in self.evaluate(layers, ids).items()}
 
     def make_encoder(self, layer, edges, n_inputs, row_group, maxima_cap):

@@ -606,3 +606,17 @@ def test_on_cuda_values_stay_on_the_device():
         np.testing.assert_array_equal(found[layer], rows.cpu().numpy())
     edges = np.zeros((256, 3), dtype=np.float32)
     assert source.make_encoder("2", edges, 90, 64, 3) is not None
+
+
+def test_spare_memory_is_used_again_and_nothing_else_is() -> None:
+    net, data = conv_net(), images(100)
+    source = ModelSource.open(net, data, ["2", "5"], Capture(batch_size=16))
+    expected = source.capture(["2", "5"], np.arange(16, 32))
+    spare = source.capture(["2", "5"], np.arange(16))
+    again = source.capture(["2", "5"], np.arange(16, 32), spare)
+    for layer in ("2", "5"):
+        assert np.shares_memory(again[layer], spare[layer])
+        np.testing.assert_array_equal(again[layer], expected[layer])
+    shorter = source.capture(["2"], np.arange(3), again)["2"]  # does not fit
+    assert not np.shares_memory(shorter, again["2"])
+    np.testing.assert_array_equal(again["2"], expected["2"])

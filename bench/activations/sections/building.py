@@ -9,16 +9,13 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-import neuralartifactdb as nadb
-from bench.activations.ours import capture_of, index_values
+from bench.activations.build_time import STORAGE
+from bench.activations.ours import index_values
 from bench.activations.report import Report
-from bench.activations.sections.cells import STORAGE
 from bench.activations.tables import Table, count, seconds
 from bench.activations.workloads import BATCH_SIZE, Workload
 
@@ -30,29 +27,21 @@ _MEMORY_LIMIT = 1 << 30
 
 
 def run_added_time(report: Report, workload: Workload) -> None:
-    """Plain forward passes over a DataLoader and a build over the same dataset, in turn."""
-    layers = list(workload.layers)
-    plain, bare, built, calibrated = [], [], [], []
+    """Plain forward passes over a DataLoader and a build over the same dataset, in turn, each in a fresh process."""
+    sides: dict[str, list[dict[str, float]]] = {"plain": [], "build": [], "bare": []}
     path = report.scratch / f"{workload.name}.build.nadb"
     for _ in range(report.size.build_repeats):
-        plain.append(_plain_pass(workload))
-        bare.append(_bare_pass(workload))
-        shutil.rmtree(path, ignore_errors=True)
-        with nadb.open(path) as db:
-            arguments = (workload.model, workload.dataset, layers)
-            options = {"storage": STORAGE, "capture": capture_of(workload), "progress": False}
-            start = time.perf_counter()
-            db.index_activations(*arguments, **options, explain=True)  # type: ignore[arg-type]
-            calibrated.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            db.index_activations(*arguments, **options)  # type: ignore[arg-type]
-            built.append(time.perf_counter() - start)
-    forward, probes, whole = (float(np.median(held)) for held in (plain, calibrated, built))
-    added = float(np.median(np.array(built) - np.array(calibrated) - np.array(plain)))
+        for side, held in sides.items():
+            held.append(_in_a_process("build_time", side, workload.n_inputs, report.data, path))
+    plain, bare = (np.array([run["seconds"] for run in sides[side]]) for side in ("plain", "bare"))
+    built, calibrated = (np.array([run[what] for run in sides["build"]]) for what in ("seconds", "calibration"))
+    forward, probes = float(np.median(plain)), float(np.median(calibrated))
+    added = float(np.median(built - calibrated - plain))
     table = Table(
         f"Time of a build: {workload.name}",
-        f"{workload.n_inputs:,} inputs, layers {', '.join(layers)}, storage {STORAGE}, batches of {BATCH_SIZE}, both "
-        f"sides in turn, median of {len(built)}, seconds. Plain: the model over a DataLoader of the same dataset.",
+        f"{workload.n_inputs:,} inputs, layers {', '.join(workload.layers)}, storage {STORAGE}, batches of "
+        f"{BATCH_SIZE}, seconds; the sides in turn, each in a fresh process, medians of {len(built)}. Plain: the model "
+        "over a DataLoader of the same dataset.",
         (
             "plain passes",
             "calibration and probes",
@@ -63,11 +52,12 @@ def run_added_time(report: Report, workload: Workload) -> None:
         ),
     )
     bare_median = float(np.median(bare))
-    table.add(*map(seconds, (forward, probes, whole, added)), f"{added / forward:.1%}", seconds(bare_median))
-    per_value = added / (workload.n_inputs * sum(int(np.prod(shape)) for shape in workload.layers.values()))
-    table.notes.append(
-        f"{per_value * 1e9:.2f} ns per activation added; against passes without a DataLoader {added / bare_median:.1%}."
+    table.add(
+        *map(seconds, (forward, probes, float(np.median(built)), added)), f"{added / forward:.1%}", seconds(bare_median)
     )
+    per_value = added / (workload.n_inputs * sum(int(np.prod(shape)) for shape in workload.layers.values()))
+    shares = ", ".join(f"{share:.1%}" for share in (built - calibrated - plain) / plain)
+    table.notes.append(f"{per_value * 1e9:.2f} ns per activation added; pair by pair {shares}.")
     report.tables.append(table)
     what = f"build, {workload.name}: added time <= 25% of the plain passes"
     report.goal(what, f"{added / forward:.1%}", added <= _ADDED_AT_MOST * forward)
@@ -76,27 +66,13 @@ def run_added_time(report: Report, workload: Workload) -> None:
     )
 
 
-def _plain_pass(workload: Workload) -> float:
-    """Seconds that a user's loop over a DataLoader takes."""
-    loader = torch.utils.data.DataLoader(workload.dataset, batch_size=BATCH_SIZE)
-    start = time.perf_counter()
-    with torch.no_grad():
-        for batch in loader:
-            if isinstance(batch, dict):
-                workload.model(**batch)
-            else:
-                workload.model(batch)
-    return time.perf_counter() - start
-
-
-def _bare_pass(workload: Workload) -> float:
-    """Seconds of the forward passes alone, over slices of one tensor."""
-    tensors = [torch.from_numpy(array) for array in workload.inputs]
-    start = time.perf_counter()
-    with torch.no_grad():
-        for first in range(0, workload.n_inputs, BATCH_SIZE):
-            workload.model(*(tensor[first : first + BATCH_SIZE] for tensor in tensors))
-    return time.perf_counter() - start
+def _in_a_process(module: str, *arguments: object) -> dict[str, float]:
+    """What `python -m bench.activations.MODULE ARGUMENTS` reports."""
+    command = [sys.executable, "-m", f"bench.activations.{module}", *map(str, arguments)]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def run_memory(report: Report) -> None:
@@ -104,10 +80,7 @@ def run_memory(report: Report) -> None:
     n_neurons, n_inputs = report.size.memory_neurons, 1_000
     path = report.scratch / "memory.nadb"
     shutil.rmtree(path, ignore_errors=True)
-    command = [sys.executable, "-m", "bench.activations.build_memory", str(n_neurons), str(n_inputs), str(path)]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
+    found = _in_a_process("build_memory", n_neurons, n_inputs, path)
     shutil.rmtree(path, ignore_errors=True)
     above = found["above_bytes"] - found["batch_bytes"]
     table = Table(

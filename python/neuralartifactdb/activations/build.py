@@ -146,6 +146,8 @@ def _stream(
     sample_rank = np.cumsum(is_sampled, dtype=np.int64) - 1
     others = np.flatnonzero(~is_sampled) + first
     pending: Future[None] | None = None
+    spare: Mapping[str, Values] = {}  # two batches take turns: memory that is freed is faulted in again by the model
+    encoded: Mapping[str, Values] = {}
     with ThreadPoolExecutor(1, thread_name_prefix="nadb-encode") as worker:
         try:
             cursor = first
@@ -153,7 +155,7 @@ def _stream(
             chunks = [others[i * source.build_batch : (i + 1) * source.build_batch] for i in range(n_batches)]
             source.prefetch(chunks)
             for number, chunk in enumerate(chunks):
-                batch = source.capture(layers, chunk) if chunk.size else {}
+                batch = source.capture(layers, chunk, spare) if chunk.size else {}
                 end = last if number == n_batches - 1 else int(chunk[-1]) + 1
                 sampled = is_sampled[cursor - first : end - first]
                 order = np.empty(end - cursor, dtype=np.int32)
@@ -161,6 +163,8 @@ def _stream(
                 order[sampled] = ~sample_rank[cursor - first : end - first][sampled].astype(np.int32)
                 if pending is not None:
                     pending.result()
+                    spare = encoded
+                encoded = batch
                 pending = worker.submit(_encode, segments, batch, sample, order, cursor)
                 cursor = end
                 on_inputs(len(chunk))

@@ -82,8 +82,13 @@ class Source(Protocol):
         """Exact activations, {layer: (len(ids), M) in compute dtype}."""
         ...
 
-    def capture(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Values]:
-        """As `evaluate`, at the build's shape, possibly on a device."""
+    def capture(
+        self, layers: Sequence[str], ids: NDArray[np.int64], spare: Mapping[str, Values] | None = None
+    ) -> dict[str, Values]:
+        """As `evaluate`, at the build's shape, possibly on a device.
+
+        `spare` is what an earlier call returned and nobody needs any more: its memory may be used again.
+        """
         ...
 
     def prefetch(self, batches: Iterable[NDArray[np.int64]]) -> None:
@@ -136,7 +141,11 @@ class _HostSource:
         self.rows_run += len(ids)
         return {self.layer: values}
 
-    capture = evaluate
+    def capture(
+        self, layers: Sequence[str], ids: NDArray[np.int64], spare: Mapping[str, Values] | None = None
+    ) -> dict[str, Values]:
+        """As `evaluate`: what the array or the function gives is taken as it is."""
+        return dict(self.evaluate(layers, ids))
 
     def tolerance(self, layer: str) -> None:
         """None: the same ids give the same bits."""

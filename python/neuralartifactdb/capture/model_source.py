@@ -170,8 +170,13 @@ class ModelSource:
         values = self._runner.run(self._infos(layers), batches)
         return {name: rows.cpu().numpy() for name, rows in values.items()}
 
-    def capture(self, layers: Sequence[str], ids: Any) -> dict[str, Any]:
+    def capture(self, layers: Sequence[str], ids: Any, spare: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Activations of `ids` in batches of the build's shape, the last one padded.
+
+        Args:
+            layers: names of `self.layers`.
+            ids: int64[n].
+            spare: what an earlier call returned and nobody needs any more; its memory is used again where it fits.
 
         Returns:
             {layer: (n, M) in compute dtype}: NumPy arrays that own their memory, or tensors where the model is on
@@ -180,7 +185,7 @@ class ModelSource:
         wanted = self._checked_ids(ids)
         step = self.build_batch
         batches = [(wanted[i : i + step], step) for i in range(0, len(wanted), step)]
-        values = self._runner.run(self._infos(layers), batches)
+        values = self._runner.run(self._infos(layers), batches, spare=spare)
         return {name: rows.numpy() if rows.device.type == "cpu" else rows for name, rows in values.items()}
 
     def evaluate_items(self, layers: Sequence[str], items: Sequence[Any]) -> dict[str, NDArray[Any]]:

@@ -123,6 +123,7 @@ class Runner:
         layers: Mapping[str, LayerInfo],
         batches: Sequence[tuple[NDArray[np.int64], int]],
         rows: NDArray[np.int64] | None = None,
+        spare: Mapping[str, Any] | None = None,
     ) -> dict[str, Tensor]:
         """Activations of `layers` for batches of ids.
 
@@ -130,12 +131,13 @@ class Runner:
             layers: {name: info} of those wanted; the pass stops after the last of them.
             batches: (int64 ids, shape); padded to `shape` by repeating the last id.
             rows: of the only batch, the rows to keep; None for all that are not padding.
+            spare: arrays or tensors by layer that may be overwritten and returned.
 
         Returns:
             {layer: (n, M)} in compute dtype, on the model's device.
         """
         n_kept = sum(len(ids) for ids, _ in batches) if rows is None else len(rows)
-        values = self._empty(layers, n_kept)
+        values = self._empty(layers, n_kept, spare)
         first = 0
 
         def run_one(ids: NDArray[np.int64], shape: int) -> None:
@@ -174,11 +176,18 @@ class Runner:
                     batches[done]()
                     done += 1
 
-    def _empty(self, layers: Mapping[str, LayerInfo], n_rows: int) -> dict[str, Tensor]:
-        return {
-            name: torch.empty((n_rows, info.n_neurons), dtype=compute_torch_dtype(info.dtype), device=self.device)
-            for name, info in layers.items()
-        }
+    def _empty(
+        self, layers: Mapping[str, LayerInfo], n_rows: int, spare: Mapping[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        empty: dict[str, Tensor] = {}
+        for name, info in layers.items():
+            held = (spare or {}).get(name)
+            if held is not None and held.shape == (n_rows, info.n_neurons):
+                empty[name] = torch.as_tensor(held)
+                continue
+            dtype = compute_torch_dtype(info.dtype)
+            empty[name] = torch.empty((n_rows, info.n_neurons), dtype=dtype, device=self.device)
+        return empty
 
     def _run_batch(
         self,
