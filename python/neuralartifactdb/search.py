@@ -217,7 +217,7 @@ def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchS
     evaluations, waves = search.plan(candidates.unit, candidates.max_wave) if n_open else (0, 0)
     by_waves = candidates.seconds(evaluations, sequential=False)
     by_scan = candidates.seconds(n_open, sequential=True)
-    scan = n_open > candidates.max_wave and by_scan < by_waves  # fewer are one wave, which evaluates no more than needed
+    scan = n_open > candidates.max_wave and by_scan < by_waves  # fewer come in waves, no more than needed
     settled = stats.candidates - n_open
     seconds = by_scan if scan else by_waves
     return Prediction(stats.candidates, settled, n_open if scan else evaluations, waves, scan, seconds)
