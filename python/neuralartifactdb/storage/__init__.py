@@ -22,7 +22,7 @@ from neuralartifactdb.storage.directory import (
 )
 from neuralartifactdb.storage.io import DiskError
 from neuralartifactdb.storage.lock import WriterLock
-from neuralartifactdb.storage.state import Change, IndexEntry, State
+from neuralartifactdb.storage.state import Change, IndexEntry, MaskEntry, State
 from neuralartifactdb.storage.versions import VersionLog
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "DatabaseDirectory",
     "DiskError",
     "IndexEntry",
+    "MaskEntry",
     "MissingDatabaseError",
     "ReadOnlyDatabaseError",
     "SegmentReader",

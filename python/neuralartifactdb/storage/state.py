@@ -14,7 +14,19 @@ from neuralartifactdb.errors import FormatError
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.sealed import JsonBody
 
-__all__ = ["Change", "IndexEntry", "State", "apply_changes", "change_from_json", "change_to_json", "segments_added"]
+__all__ = [
+    "Change",
+    "IndexEntry",
+    "MaskEntry",
+    "State",
+    "apply_changes",
+    "change_from_json",
+    "change_to_json",
+    "segments_added",
+]
+
+_MASK_PARTS = ("segments", "deleted", "index")
+_LISTS = ("segments", "deleted")  # keys of a change that hold segments
 
 #: One step, `{"op": ..., ...}`; segments in it are `SegmentRef`.
 Change = Mapping[str, Any]
@@ -38,6 +50,32 @@ class IndexEntry:
         return sum(segment.nbytes for segment in self.segments)
 
 
+@dataclass(frozen=True, slots=True)
+class MaskEntry:
+    """One collection of masks.
+
+    Attributes:
+        meta: What the collection says of itself; JSON values.
+        segments: Its masks, in order of mask id.
+        deleted: Tombstones.
+        index: Index rows filled in by queries, for masks of `segments`.
+    """
+
+    meta: dict[str, Any]
+    segments: list[SegmentRef] = field(default_factory=list)
+    deleted: list[SegmentRef] = field(default_factory=list)
+    index: list[SegmentRef] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.nbytes for segment in self.all_segments())
+
+    def all_segments(self) -> list[SegmentRef]:
+        """Masks, tombstones and index rows."""
+        return [*self.segments, *self.deleted, *self.index]
+
+
 def _no_inputs() -> dict[str, Any]:
     return {"segments": [], "key": None, "meta": {}}
 
@@ -52,20 +90,20 @@ class State:
         indexes: Activation indexes by key, `name/layer`.
         inputs: Attribute tables of the inputs: "segments" (list of SegmentRef), "key" (name of the key column or None),
             "meta".
-        masks: Mask collections by name; empty in format 0.
+        masks: Mask collections by name.
     """
 
     number: int = 0
     database: dict[str, Any] = field(default_factory=dict)
     indexes: dict[str, IndexEntry] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=_no_inputs)
-    masks: dict[str, Any] = field(default_factory=dict)
+    masks: dict[str, MaskEntry] = field(default_factory=dict)
 
     def segments(self) -> list[SegmentRef]:
         """Every segment that this version refers to."""
-        return [segment for index in self.indexes.values() for segment in index.segments] + list(
-            self.inputs["segments"]
-        )
+        indexes = [segment for index in self.indexes.values() for segment in index.segments]
+        masks = [segment for entry in self.masks.values() for segment in entry.all_segments()]
+        return [*indexes, *self.inputs["segments"], *masks]
 
     @property
     def nbytes(self) -> int:
@@ -81,7 +119,13 @@ class State:
                 for key, index in self.indexes.items()
             },
             "inputs": {**self.inputs, "segments": [segment.to_json() for segment in self.inputs["segments"]]},
-            "masks": self.masks,
+            "masks": {
+                name: {
+                    "meta": entry.meta,
+                    **{part: [segment.to_json() for segment in getattr(entry, part)] for part in _MASK_PARTS},
+                }
+                for name, entry in self.masks.items()
+            },
         }
 
     @classmethod
@@ -98,12 +142,19 @@ class State:
             body.mapping("database"),
             indexes,
             _inputs(JsonBody(body.value.get("inputs"), body.path)),
-            body.mapping("masks"),
+            {
+                name: _mask_entry(JsonBody(value, f"{body.path}: masks {name!r}"))
+                for name, value in body.mapping("masks").items()
+            },
         )
 
 
-def _segments(body: JsonBody) -> list[SegmentRef]:
-    return [SegmentRef.from_json(value, body.path) for value in body.list_of("segments")]
+def _segments(body: JsonBody, key: str = "segments") -> list[SegmentRef]:
+    return [SegmentRef.from_json(value, body.path) for value in body.list_of(key)]
+
+
+def _mask_entry(body: JsonBody) -> MaskEntry:
+    return MaskEntry(body.mapping("meta"), *(_segments(body, part) for part in _MASK_PARTS))
 
 
 def _inputs(body: JsonBody) -> dict[str, Any]:
@@ -162,6 +213,43 @@ def _set_inputs(state: State, change: JsonBody) -> State:
     return replace(state, inputs=_inputs(change))
 
 
+def _create_masks(state: State, change: JsonBody) -> State:
+    name = change.text("masks")
+    if name in state.masks:
+        raise FormatError(f"{change.path}: got masks {name!r} again, expected a new name or op 'drop_masks' before")
+    return _with_masks(state, name, MaskEntry(change.mapping("meta")))
+
+
+def _add_mask_segments(state: State, change: JsonBody) -> State:
+    entry = _masks(state, change)
+    deleted = _segments(change, "deleted") if "deleted" in change.value else []
+    meta = {**entry.meta, **change.mapping("meta")} if "meta" in change.value else entry.meta
+    added = replace(
+        entry, meta=meta, segments=[*entry.segments, *_segments(change)], deleted=[*entry.deleted, *deleted]
+    )
+    return _with_grown_masks(state, change, added)
+
+
+def _delete_masks(state: State, change: JsonBody) -> State:
+    entry = _masks(state, change)
+    return _with_grown_masks(state, change, replace(entry, deleted=[*entry.deleted, *_segments(change)]))
+
+
+def _add_mask_index(state: State, change: JsonBody) -> State:
+    entry = _masks(state, change)
+    return _with_grown_masks(state, change, replace(entry, index=[*entry.index, *_segments(change)]))
+
+
+def _set_masks_meta(state: State, change: JsonBody) -> State:
+    return _with_masks(state, change.text("masks"), replace(_masks(state, change), meta=change.mapping("meta")))
+
+
+def _drop_masks(state: State, change: JsonBody) -> State:
+    _masks(state, change)
+    dropped = change.text("masks")
+    return replace(state, masks={name: entry for name, entry in state.masks.items() if name != dropped})
+
+
 _OPERATIONS: dict[str, Callable[[State, JsonBody], State]] = {
     "create_database": _create_database,
     "create_index": _create_index,
@@ -170,6 +258,12 @@ _OPERATIONS: dict[str, Callable[[State, JsonBody], State]] = {
     "set_index_meta": _set_index_meta,
     "drop_index": _drop_index,
     "set_inputs": _set_inputs,
+    "create_masks": _create_masks,
+    "add_mask_segments": _add_mask_segments,
+    "delete_masks": _delete_masks,
+    "add_mask_index": _add_mask_index,
+    "set_masks_meta": _set_masks_meta,
+    "drop_masks": _drop_masks,
 }
 
 
@@ -184,6 +278,31 @@ def _index(state: State, key: str, change: JsonBody) -> IndexEntry:
 
 def _with_index(state: State, key: str, index: IndexEntry) -> State:
     return replace(state, indexes={**state.indexes, key: index})
+
+
+def _masks(state: State, change: JsonBody) -> MaskEntry:
+    name = change.text("masks")
+    try:
+        return state.masks[name]
+    except KeyError:
+        raise FormatError(
+            f"{change.path}: got a change of masks {name!r}, expected one of {sorted(state.masks)}"
+        ) from None
+
+
+def _with_masks(state: State, name: str, entry: MaskEntry) -> State:
+    return replace(state, masks={**state.masks, name: entry})
+
+
+def _with_grown_masks(state: State, change: JsonBody, entry: MaskEntry) -> State:
+    """The state with segments added to a collection, none of which it had."""
+    name = change.text("masks")
+    seen: set[str] = set()
+    for segment in entry.all_segments():
+        if segment.id in seen:
+            raise FormatError(f"{change.path}: got segment {segment.id} of masks {name!r} again, expected a new one")
+        seen.add(segment.id)
+    return _with_masks(state, name, entry)
 
 
 def apply_changes(state: State, number: int, changes: list[Any], path: str) -> State:
@@ -202,10 +321,9 @@ def change_to_json(change: Change) -> dict[str, Any]:
     out = dict(change)
     if isinstance(out.get("segment"), SegmentRef):
         out["segment"] = out["segment"].to_json()
-    if "segments" in out:
-        out["segments"] = [
-            segment.to_json() if isinstance(segment, SegmentRef) else segment for segment in out["segments"]
-        ]
+    for key in _LISTS:
+        if key in out:
+            out[key] = [segment.to_json() if isinstance(segment, SegmentRef) else segment for segment in out[key]]
     return out
 
 
@@ -214,8 +332,9 @@ def change_from_json(value: dict[str, Any], path: str) -> Change:
     out = dict(value)
     if "segment" in out:
         out["segment"] = SegmentRef.from_json(out["segment"], path)
-    if "segments" in out:
-        out["segments"] = _segments(JsonBody(out, path))
+    for key in _LISTS:
+        if key in out:
+            out[key] = _segments(JsonBody(out, path), key)
     return out
 
 
@@ -226,5 +345,5 @@ def segments_added(changes: list[Any], path: str) -> set[str]:
         change = change_from_json(JsonBody(value, path).value, path)
         if "segment" in change:
             found.add(change["segment"].id)
-        found.update(segment.id for segment in change.get("segments", ()))
+        found.update(segment.id for key in _LISTS for segment in change.get(key, ()))
     return found
