@@ -1,0 +1,175 @@
+"""Values of counts and areas for masks: certain intervals from the index, exact ones from the pixels.
+
+What queries over masks and over groups of masks share: every mask is read at most once for all leaves, and only the
+rows that they need (design section 5, "Bounds" and "Verify").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.errors import InvalidValueError
+from neuralartifactdb.expressions.intervals import Intervals
+from neuralartifactdb.expressions.tree import Leaf
+from neuralartifactdb.masks.counts import Area, Count
+from neuralartifactdb.masks.index_bounds import box_areas, count_bounds
+from neuralartifactdb.masks.other_masks import OtherMasks
+from neuralartifactdb.masks.pixel_counts import RowsRead, read_and_count, regions_of
+from neuralartifactdb.masks.regions import BoxColumn, OtherMask
+
+if TYPE_CHECKING:
+    from neuralartifactdb.masks.segment import MaskSegment
+    from neuralartifactdb.masks.view import MaskView
+
+__all__ = ["LeafValues"]
+
+Ids = NDArray[np.int64]
+
+#: pixels of one piece of work of a thread, and held at once by it
+_CHUNK_BYTES: Final = 2 << 20
+#: masks of one piece of work at most
+_CHUNK_MASKS: Final = 256
+
+
+class LeafValues:
+    """Intervals of the leaves of one query over one version of a collection.
+
+    Args:
+        view: the collection.
+        leaves: the `Count`s and `Area`s; leaves of other kinds are left out.
+        collection: gives other collections by name, for regions that are their masks.
+        ids: int64, the masks that will be asked about, None for all: their regions are checked at once.
+
+    Attributes:
+        masks_read: masks whose pixels were read so far, of any collection.
+        bytes_read: bytes of the rows that were read, from files or the cache.
+
+    Raises:
+        InvalidValueError: an input has several masks in a collection that is a region, or one of another shape.
+        UnknownNameError: there is no such box or collection.
+    """
+
+    def __init__(
+        self,
+        view: MaskView,
+        leaves: Sequence[Leaf],
+        *,
+        collection: Callable[[str], MaskView] | None = None,
+        ids: Ids | None = None,
+    ) -> None:
+        self.view = view
+        self.leaves: list[Count | Area] = [leaf for leaf in leaves if isinstance(leaf, Count | Area)]
+        self.masks_read = 0
+        self.bytes_read = 0
+        self._starts = np.array([segment.first for segment in view.segments], dtype=np.int64)
+        self._others: dict[str, OtherMasks] = {}
+        for leaf in self.leaves:
+            region = leaf.region
+            if isinstance(region, OtherMask) and region.collection not in self._others:
+                if collection is None:
+                    raise InvalidValueError(f"{leaf!r} needs another collection, which this query cannot reach")
+                self._others[region.collection] = OtherMasks(view, collection(region.collection))
+            elif isinstance(region, BoxColumn):
+                view.boxes(region.name)  # an unknown name is an error before any work
+        for others in self._others.values():
+            others.check(view.live if ids is None else ids)
+
+    # ---- from the index --------------------------------------------------------------------------------------------
+
+    def bounds(self, segment: MaskSegment, first: int, last: int) -> dict[Hashable, Intervals]:
+        """Certain intervals for masks [first, last) of a segment, local positions, by `leaf.key`.
+
+        Deleted masks have intervals too; whoever asks leaves them out.
+        """
+        return {leaf.key: self._leaf_bounds(leaf, segment, first, last) for leaf in self.leaves}
+
+    def bounds_at(self, ids: Ids) -> dict[Hashable, Intervals]:
+        """Certain intervals of some masks, in the order given, by `leaf.key`."""
+        lower = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
+        upper = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
+        for segment, at in self.by_segment(ids):
+            local = ids[at] - segment.first
+            order = np.argsort(local, kind="stable")
+            ordered = local[order]
+            cuts = np.flatnonzero(np.diff(ordered) > _CHUNK_MASKS) + 1  # runs of near neighbours
+            for part in np.split(np.arange(len(ordered)), cuts):
+                first, last = int(ordered[part[0]]), int(ordered[part[-1]]) + 1
+                held = self.bounds(segment, first, last)
+                for key, intervals in held.items():
+                    lower[key][at[order[part]]] = intervals.lower[ordered[part] - first]
+                    upper[key][at[order[part]]] = intervals.upper[ordered[part] - first]
+        return {key: _intervals(lower[key], upper[key]) for key in lower}
+
+    def _leaf_bounds(self, leaf: Count | Area, segment: MaskSegment, first: int, last: int) -> Intervals:
+        region, meta = leaf.region, self.view.meta
+        if isinstance(region, OtherMask):
+            others = self._others[region.collection]
+            if isinstance(leaf, Area):
+                lower, upper = others.area_bounds(segment, first, last, region)
+            else:
+                lower, upper = others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
+        elif isinstance(leaf, Area):
+            areas = box_areas(regions_of(region, segment, slice(first, last)), segment.shapes[first:last])
+            lower = upper = areas
+        else:
+            boxes = regions_of(region, segment, slice(first, last))
+            lower, upper = count_bounds(segment, first, last, boxes, *leaf.limits(meta.dtype), meta)
+        return _intervals(lower, upper)
+
+    # ---- from the pixels -------------------------------------------------------------------------------------------
+
+    def exact(self, ids: Ids) -> dict[Hashable, Intervals]:
+        """Exact values of masks as points, in the order given, by `leaf.key`; NULL where a region is missing.
+
+        Every mask is read at most once, whatever the number of leaves; large requests are shared out to threads.
+
+        Args:
+            ids: int64 (n,), distinct.
+        """
+        values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
+        chunks = list(self._chunks(ids))
+        with_pixels = [chunk for chunk in chunks if len(chunk[1])]
+        workers = min(os.cpu_count() or 1, len(with_pixels))
+        if workers > 1:
+            with ThreadPoolExecutor(workers, thread_name_prefix="nadb-pixels") as pool:
+                done = list(pool.map(lambda chunk: self._read(chunk[0], ids[chunk[1]]), with_pixels))
+        else:
+            done = [self._read(segment, ids[at]) for segment, at in with_pixels]
+        for (_, at), (counts, read) in zip(with_pixels, done, strict=True):
+            self.masks_read += read.masks
+            self.bytes_read += read.bytes
+            for key, found in counts.items():
+                values[key][at] = found
+        return {key: Intervals.points(found) for key, found in values.items()}
+
+    def by_segment(self, ids: Ids) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
+        """Segments, each with the positions in `ids` of its masks."""
+        if not len(ids):
+            return
+        owner = np.searchsorted(self._starts, ids, side="right") - 1
+        for number in np.unique(owner):
+            yield self.view.segments[int(number)], np.flatnonzero(owner == number)
+
+    def _chunks(self, ids: Ids) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
+        for segment, at in self.by_segment(ids):
+            order = at[np.argsort(ids[at], kind="stable")]
+            local = ids[order] - segment.first
+            shapes = segment.shapes[local]
+            largest = int((shapes[:, 0].astype(np.int64) * shapes[:, 1]).max()) * self.view.meta.stored_dtype.itemsize
+            step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(largest, 1)))
+            for begin in range(0, len(order), step):
+                yield segment, order[begin : begin + step]
+
+    def _read(self, segment: MaskSegment, ids: Ids) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
+        return read_and_count(self.view, segment, ids - segment.first, self.leaves, self._others)
+
+
+def _intervals(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
+    missing = np.isnan(lower)
+    return Intervals(lower, upper, missing if missing.any() else None)
