@@ -18,7 +18,6 @@ from neuralartifactdb.activations.candidates import Value
 from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.layer import Layer, filter_inputs, top_k_inputs
-from neuralartifactdb.activations.query import Options
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import ArraySource, FunctionSource, Source
 from neuralartifactdb.activations.targets import Key
@@ -27,6 +26,7 @@ from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.inputs import Inputs, as_columns, check_key
 from neuralartifactdb.names import unknown_name
 from neuralartifactdb.quantities import format_bytes, parse_bytes
+from neuralartifactdb.queries import Options
 from neuralartifactdb.storage.directory import DEFAULT_CACHE_BYTES, DEFAULT_LOCK_TIMEOUT_S, DatabaseDirectory
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.state import State

@@ -96,6 +96,8 @@ class Result:
         stats: the work behind it.
         query: the call that asked for it, as valid source.
         question: the same in words.
+        keys: of a query over groups, the key of each row: [n], None (or NaN among floats) for the group of NULLs; else
+            None. `ids` are then the ranks of the keys in the order of keys.
     """
 
     ids: NDArray[np.int64]
@@ -106,6 +108,7 @@ class Result:
     stats: Stats
     query: str = ""
     question: str = ""
+    keys: NDArray[Any] | None = None
     _context: ResultContext | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +117,11 @@ class Result:
         if ids.ndim != 1 or (scores is not None and scores.shape != ids.shape):
             got = f"{ids.shape} and {None if scores is None else scores.shape}"
             raise InvalidValueError(f"ids and scores must be one-dimensional of one length, got shapes {got}")
+        if self.keys is not None:
+            keys = _read_only(self.keys)
+            if keys.shape != ids.shape:
+                raise InvalidValueError(f"there must be one key per row, shape {ids.shape}, got {keys.shape}")
+            object.__setattr__(self, "keys", keys)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "scores", scores)
 
@@ -124,7 +132,10 @@ class Result:
 
     @property
     def input_ids(self) -> NDArray[np.int64]:
-        """int64[n], the input of each row; the ids themselves for a query over activations."""
+        """int64[n], the input of each row; the ids themselves for a query over activations.
+
+        -1 where a row is a group of masks by anything but their input.
+        """
         if self.kind == "activations" or not len(self.ids):
             return self.ids
         return _read_only(self._database().input_ids(self.ids), np.int64)
@@ -165,6 +176,10 @@ class Result:
         same = np.array_equal(self.ids, other.ids)
         if self.scores is not None and other.scores is not None:
             same = same and np.array_equal(self.scores, other.scores, equal_nan=True)
+        if (self.keys is None) != (other.keys is None):
+            return False
+        if self.keys is not None and other.keys is not None:
+            same = same and len(self.keys) == len(other.keys) and all(map(_same_key, self.keys, other.keys))
         certainty = (self.kind, self.exact, self.tolerance) == (other.kind, other.exact, other.tolerance)
         return bool(same and certainty)
 
@@ -190,9 +205,11 @@ class Result:
         if not self.exact:
             lines.append(f"  guarantee: {self.guarantee}")
         if len(self):
-            shown = [("rank", "id", "score")]
-            for rank, i in enumerate(self.ids[:_SHOWN_ROWS].tolist()):
-                shown.append((str(rank + 1), str(i), "-" if self.scores is None else _number(float(self.scores[rank]))))
+            shown = [("rank", "id" if self.keys is None else "key", "score")]
+            named = self.ids if self.keys is None else self.keys
+            for rank, name in enumerate(named[:_SHOWN_ROWS].tolist()):
+                score = "-" if self.scores is None else _number(float(self.scores[rank]))
+                shown.append((str(rank + 1), str(name), score))
             widths = [max(len(row[column]) for row in shown) for column in range(3)]
             lines += ["  " + "  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in shown]
             if len(self) > _SHOWN_ROWS:
@@ -208,14 +225,17 @@ class Result:
     def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {"rank": np.arange(1, len(self) + 1), "id": self.ids, "input_id": self.input_ids}
         columns["score"] = np.full(len(self), np.nan) if self.scores is None else self.scores
+        if self.keys is not None:
+            columns["key"] = self.keys
+        own = tuple(columns)
         for name, values in self.attributes().items():
-            columns[f"attribute_{name}" if name in ("rank", "id", "input_id", "score") else name] = values
+            columns[f"attribute_{name}" if name in own else name] = values
         return columns
 
     def to_pandas(self) -> pd.DataFrame:
-        """The rows as a DataFrame: rank (from 1), id, input_id, score, then the attributes.
+        """The rows as a DataFrame: rank (from 1), id, input_id, score, of groups their key, then the attributes.
 
-        An attribute with the name of one of the first four columns becomes `attribute_<name>`.
+        An attribute with the name of one of the first columns becomes `attribute_<name>`.
 
         Raises:
             ExtraMissingError: pandas is not installed.
@@ -314,7 +334,12 @@ def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.6g}"
 
 
-def _read_only(values: Any, dtype: type[Any]) -> NDArray[Any]:
+def _same_key(a: Any, b: Any) -> bool:
+    """Equal, or both NULL."""
+    return bool(a == b or (a is b is None) or (a != a and b != b))
+
+
+def _read_only(values: Any, dtype: type[Any] | None = None) -> NDArray[Any]:
     """A view that cannot be written to; the caller's array keeps its flag."""
     array = np.ascontiguousarray(values, dtype=dtype).view()
     array.flags.writeable = False

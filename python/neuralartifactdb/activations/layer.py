@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.neurons import flat_neurons
-from neuralartifactdb.activations.query import Options, Query, View, checked_k, run_query, score_bounds
+from neuralartifactdb.activations.query import View, run_query, score_bounds
 from neuralartifactdb.activations.scores import METRICS, SCORES, GroupScore, checked_weights
 from neuralartifactdb.activations.targets import Key, Target, activations_of, resolve_target
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.quantities import format_bytes
+from neuralartifactdb.queries import Options, Query, checked_k, shown
 
 if TYPE_CHECKING:
     from neuralartifactdb.limits import Limits
@@ -143,8 +144,8 @@ class Layer:
             if isinstance(neuron, (int, np.integer))
             else ", ".join(str(int(c)) for c in np.atleast_1d(neuron))
         )
-        shown = f"{self._source}[{text}]"
-        return GroupScore(self._key, self._index.identity, flat, "sum", text=shown, database_token=self._view().token)
+        source = f"{self._source}[{text}]"
+        return GroupScore(self._key, self._index.identity, flat, "sum", text=source, database_token=self._view().token)
 
     __iter__ = None  # a layer is not a sequence, though it can be indexed
 
@@ -163,7 +164,7 @@ class Layer:
             raise InvalidValueError(f'weights go with score="sum" only, got score={score!r}')
         checked = checked_weights(weights, len(flat), signed=True)
         extra = ("" if score == "sum" else f", {score!r}") + ("" if weights is None else ", weights=...")
-        text = f"{self._source}.score({_shown(neurons)}{extra})"
+        text = f"{self._source}.score({shown(neurons)}{extra})"
         view = self._view()
         identity = view.index(self._key).identity
         return GroupScore(self._key, identity, flat, score, weights=checked, text=text, database_token=view.token)
@@ -194,7 +195,7 @@ class Layer:
         checked = checked_weights(weights, len(flat), signed=False)
         found = resolve_target(target, index, flat, evaluator, view.id_of_key)
         extra = ("" if metric == "l2" else f", {metric!r}") + ("" if weights is None else ", weights=...")
-        text = f"{self._source}.distance({_shown(target)}, {_shown(neurons)}{extra})"
+        text = f"{self._source}.distance({shown(target)}, {shown(neurons)}{extra})"
         leaf = GroupScore(
             self._key,
             index.identity,
@@ -257,7 +258,7 @@ class Layer:
         extra += ["weights=..."] if weights is not None else []
         extra += [] if largest else ["largest=False"]
         extra += ["where=..."] if where is not None else []
-        text = f"{self._source}.highest({_shown(neurons)}, {', '.join(extra)})"
+        text = f"{self._source}.highest({shown(neurons)}, {', '.join(extra)})"
         asked = f"Which {checked_k(k):,} inputs {'most' if largest else 'least'} excite {_in_words(leaf, self._key)}?"
         query = Query(leaf, text, k=checked_k(k), largest=bool(largest), question=asked)
         return run_query(self._view(), query, Options(where, limits, on_progress, explain))
@@ -317,8 +318,8 @@ class Layer:
         extra += ["weights=..."] if weights is not None else []
         extra += [] if include_target else ["include_target=False"]
         extra += ["where=..."] if where is not None else []
-        first = "input=..., neurons=" if input is not None else f"{_shown(target)}, "
-        text = f"{self._source}.nearest({first}{_shown(neurons)}, {', '.join(extra)})"
+        first = "input=..., neurons=" if input is not None else f"{shown(target)}, "
+        text = f"{self._source}.nearest({first}{shown(neurons)}, {', '.join(extra)})"
         exclude = None if include_target else found.ids
         like = "a new input" if input is not None else _target_in_words(target)
         asked = f"Which {count:,} inputs look most like {like} to {_in_words(leaf, self._key)}?"
@@ -387,7 +388,7 @@ class Layer:
             The lower and the upper ends, two float64 (n_indexed,).
         """
         if not isinstance(expression, Expression) or "number" not in expression.kinds:
-            raise DtypeError(f"bounds needs an expression such as layer[3] - layer[7], got {_shown(expression)}")
+            raise DtypeError(f"bounds needs an expression such as layer[3] - layer[7], got {shown(expression)}")
         return score_bounds(self._view(), expression)
 
     # ---- values ----------------------------------------------------------------------------------------------------
@@ -447,7 +448,7 @@ class Layer:
 def filter_inputs(view: View, call: str, condition: Any, limit: int | None, options: Options) -> Result | Plan:
     """`filter` of a layer or a database."""
     if not isinstance(condition, Expression) or not condition.is_condition:
-        raise DtypeError(f"filter needs a condition such as layer[3] > 2.0, got {_shown(condition)}")
+        raise DtypeError(f"filter needs a condition such as layer[3] > 2.0, got {shown(condition)}")
     count = None if limit is None else checked_k(limit, "limit")
     extra = ("" if limit is None else f", limit={count}") + ("" if options.where is None else ", where=...")
     text = f"{call}({condition!r}{extra})"
@@ -458,7 +459,7 @@ def filter_inputs(view: View, call: str, condition: Any, limit: int | None, opti
 def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, options: Options) -> Result | Plan:
     """`top_k` of a layer or a database."""
     if not isinstance(expression, Expression) or "number" not in expression.kinds:
-        raise DtypeError(f"top_k needs an expression such as layer[3] - layer[7], got {_shown(expression)}")
+        raise DtypeError(f"top_k needs an expression such as layer[3] - layer[7], got {shown(expression)}")
     count = checked_k(k)
     extra = ("" if largest else ", largest=False") + ("" if options.where is None else ", where=...")
     asked = f"Which {count:,} inputs have the {'largest' if largest else 'smallest'} {expression!r}?"
@@ -486,7 +487,7 @@ def _checked_ids(ids: Any, index: LayerIndex) -> tuple[NDArray[np.int64], bool]:
     single = isinstance(ids, (int, np.integer)) and not isinstance(ids, bool)
     array = np.atleast_1d(np.asarray(ids))
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise DtypeError(f"ids must be an int or a list of ints, got {_shown(ids)}")
+        raise DtypeError(f"ids must be an int or a list of ints, got {shown(ids)}")
     if array.size == 0:
         raise InvalidValueError("ids must name at least one input, got none")
     wanted = array.astype(np.int64)
@@ -495,12 +496,3 @@ def _checked_ids(ids: Any, index: LayerIndex) -> tuple[NDArray[np.int64], bool]:
     if wrong.size:
         raise IdError(f"ids must lie in [0, {limit}), got {int(wanted[wrong[0]])} at position {int(wrong[0])}")
     return wanted, single
-
-
-def _shown(value: Any) -> str:
-    """A short valid source of an argument, or `...`."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist() if value.size <= 12 else None
-        return "..." if value is None else repr(value)
-    text = repr(value)
-    return text if len(text) <= 80 else "..."

@@ -6,8 +6,7 @@ Every public query (`highest`, `nearest`, `filter`, `top_k`, of a layer or acros
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,15 +17,16 @@ from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
 from neuralartifactdb.activations.tolerance import leaf_tolerance, widened
-from neuralartifactdb.activations.where import ids_where
-from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
+from neuralartifactdb.errors import InvalidValueError, StaleIndexError
 from neuralartifactdb.expressions.evaluate import evaluate
 from neuralartifactdb.expressions.tree import Column, Expression, leaves, scored
-from neuralartifactdb.limits import Limits
-from neuralartifactdb.results import Plan, Result, ResultContext, Stats, Verification
-from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, Progress, bounded_search
+from neuralartifactdb.queries import Options, Query, QueryContext, checked_limits
+from neuralartifactdb.results import Plan, Result, Stats
+from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, bounded_search
+from neuralartifactdb.verification import BruteForce
+from neuralartifactdb.where import ids_where, input_domain
 
-__all__ = ["Options", "Query", "View", "checked_k", "run_query", "score_bounds"]
+__all__ = ["View", "run_query", "score_bounds"]
 
 _log = logging.getLogger("neuralartifactdb")
 
@@ -34,14 +34,6 @@ _MOST_RESTARTS = 8
 _VERIFY_BYTES = 64 << 20
 #: returned rows whose possible deviation is computed where it depends on the activations
 _TOLERANCE_ROWS = 256
-
-
-class QueryContext(ResultContext, Protocol):
-    """The database behind results, before a query has given it the check by brute force."""
-
-    def with_verification(self, check: Callable[[Result, int | None], Verification]) -> ResultContext:
-        """The same with that check."""
-        ...
 
 
 class View(Protocol):
@@ -73,39 +65,6 @@ class View(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Query:
-    """What is asked: an expression, how many, in which order."""
-
-    expression: Expression
-    text: str
-    k: int | None = None
-    largest: bool = True
-    is_filter: bool = False
-    exclude: NDArray[np.int64] | None = None
-    #: the same in words
-    question: str = ""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How it is asked: the keyword arguments that every query has."""
-
-    where: Any = None
-    limits: Limits | None = None
-    on_progress: Callable[[Progress], object] | None = None
-    explain: bool = False
-
-
-def checked_k(k: Any, name: str = "k") -> int:
-    """A positive int."""
-    if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)):
-        raise DtypeError(f"{name} must be an int, got {k!r} ({type(k).__name__})")
-    if k < 1:
-        raise InvalidValueError(f"{name} must be at least 1, got {k}")
-    return int(k)
-
-
 def run_query(view: View, query: Query, options: Options, evaluator: Evaluator | None = None) -> Result | Plan:
     """Answer a query exactly (or within its limits), or say what that would take.
 
@@ -115,10 +74,7 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
         options: how.
         evaluator: counts what was evaluated on the way here (a target), or None.
     """
-    if options.limits is not None and not isinstance(options.limits, Limits):
-        raise DtypeError(
-            f"limits must be a nadb.Limits, got {type(options.limits).__name__}; write limits=nadb.Limits(theta=1.1)"
-        )
+    checked_limits(options.limits)
     evaluator = evaluator or Evaluator()
     indexes = _indexes(view, query.expression)
     n_candidates = min((index.n_indexed for index in indexes.values()), default=view.n_inputs)
@@ -187,7 +143,7 @@ def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:
 
 
 def _admitted(view: View, query: Query, options: Options, n_candidates: int) -> NDArray[np.int64] | None:
-    ids = ids_where(options.where, view.n_inputs, view.token)
+    ids = ids_where(options.where, input_domain(view.n_inputs, view.token))
     if query.exclude is not None and len(query.exclude):
         ids = np.arange(n_candidates, dtype=np.int64) if ids is None else ids
         ids = np.setdiff1d(ids, query.exclude)
@@ -306,68 +262,17 @@ def _result(
     )
 
 
-class _BruteForce:
-    """Answers a query again from every activation, without bounds or search: what `Result.verify` compares with."""
+class _BruteForce(BruteForce):
+    """Every activation of the layers for the candidates."""
 
     def __init__(
         self, view: View, query: Query, indexes: dict[str, LayerIndex], n_candidates: int, ids: NDArray[np.int64] | None
     ) -> None:
+        super().__init__(query, np.arange(n_candidates, dtype=np.int64) if ids is None else ids)
         self._view = view
-        self._query = query
         self._indexes = indexes
-        self._ids = np.arange(n_candidates, dtype=np.int64) if ids is None else ids
 
-    def __call__(self, result: Result, sample: int | None) -> Verification:
-        """Compare; with `sample`, the result's own rows and that many other candidates."""
-        ids = self._ids
-        if sample is not None:
-            others = np.setdiff1d(ids, result.ids)
-            rng = np.random.default_rng(0)
-            picked = rng.choice(others, size=min(checked_k(sample, "sample"), len(others)), replace=False)
-            ids = np.union1d(result.ids, picked)
-        values, scores = self._values(ids)
-        query = self._query
-        if query.is_filter:
-            expected = ids[values == 1.0][: query.k]
-            reported = None if scores is None else scores[np.searchsorted(ids, expected)]
-        else:
-            key = np.where(np.isnan(values), np.inf, -values if query.largest else values)
-            order = np.lexsort((ids, key, np.isnan(values)))[: query.k]
-            expected, reported = ids[order], values[order]
-        equal = len(expected) == len(result.ids) and bool((expected == result.ids).all())
-        largest = 0.0
-        if reported is not None and result.scores is not None:
-            own = dict(zip(expected.tolist(), reported.tolist(), strict=True))
-            at = {int(i): v for i, v in zip(ids.tolist(), (values if scores is None else scores).tolist(), strict=True)}
-            for row, score in zip(result.ids.tolist(), result.scores.tolist(), strict=True):
-                truth = own.get(row, at.get(row, np.nan))
-                if np.isnan(score) and (query.is_filter or np.isnan(truth)):
-                    continue
-                difference = 0.0 if score == truth else abs(score - truth)
-                largest = max(largest, np.inf if np.isnan(difference) else difference)
-        if result.tolerance > 0 and not equal and largest <= result.tolerance:
-            equal = self._equal_within(result, expected, values, ids)
-        return Verification(equal=equal and largest <= result.tolerance, n_checked=len(ids), largest_difference=largest)
-
-    def _equal_within(
-        self, result: Result, expected: NDArray[np.int64], values: NDArray[np.float64], ids: NDArray[np.int64]
-    ) -> bool:
-        """Whether the tolerance explains every difference in the rows.
-
-        Of a filter: that the rows in one answer only are undecided. Otherwise: that no candidate left out beats a
-        returned one by more than both may deviate.
-        """
-        if self._query.is_filter:
-            return self._undecided(np.setxor1d(expected, result.ids))
-        left = values[~np.isin(ids, result.ids)]
-        if result.scores is None or not len(left) or not len(result.scores):
-            return True
-        slack = 2 * result.tolerance
-        if self._query.largest:
-            return bool(np.nanmax(left) <= np.nanmin(result.scores) + slack)
-        return bool(np.nanmin(left) >= np.nanmax(result.scores) - slack)
-
-    def _undecided(self, ids: NDArray[np.int64]) -> bool:
+    def undecided(self, ids: NDArray[np.int64]) -> bool:
         """Whether the condition may be true and may be false for each of these, as far as they may deviate."""
         if not len(ids):
             return True
@@ -383,7 +288,7 @@ class _BruteForce:
         truth = widened(self._query.expression, groups, self._indexes, columns, others, len(ids))
         return bool((truth.lower < truth.upper).all())
 
-    def _values(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    def values(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Exact values of the query's expression, NaN for NULL; and of a filter's score."""
         query = self._query
         also = scored(query.expression) if query.is_filter else None

@@ -1,4 +1,4 @@
-"""What the histogram index says of counts: the rows of the edges around two thresholds, bounds over boxes, bounds by cell.
+"""What the histogram index says of counts: rows of the edges around two thresholds, bounds over boxes and by cell.
 
 The arithmetic is `_core.count_bounds` and `_core.cell_bounds`; here is which rows they get. A mask without an index row
 has [0, area], never "zero, so pruned". Implements design section 5, "Bounds" and "Incremental".
@@ -16,8 +16,8 @@ from neuralartifactdb import _core
 from neuralartifactdb.masks.batch import INDEX_BLOCK, MISSING_BOX
 
 if TYPE_CHECKING:
-    from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.batch import CollectionMeta
+    from neuralartifactdb.masks.segment import MaskSegment
 
 __all__ = [
     "EMPTY_BOX",

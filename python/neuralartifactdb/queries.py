@@ -1,0 +1,80 @@
+"""What is asked of the database, whatever it is asked about: the query, its options, checked numbers of rows.
+
+Shared by queries over inputs, over masks and over groups of masks (design section 7: the keyword arguments that every
+query has).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.expressions.tree import Expression
+from neuralartifactdb.limits import Limits
+from neuralartifactdb.results import Result, ResultContext, Verification
+from neuralartifactdb.search import Progress
+
+__all__ = ["Options", "Query", "QueryContext", "checked_k", "checked_limits", "shown"]
+
+
+class QueryContext(ResultContext, Protocol):
+    """The database behind results, before a query has given it the check by brute force."""
+
+    def with_verification(self, check: Callable[[Result, int | None], Verification]) -> ResultContext:
+        """The same with that check."""
+        ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked: an expression, how many, in which order."""
+
+    expression: Expression
+    text: str
+    k: int | None = None
+    largest: bool = True
+    is_filter: bool = False
+    exclude: NDArray[np.int64] | None = None
+    #: the same in words
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is asked: the keyword arguments that every query has."""
+
+    where: Any = None
+    limits: Limits | None = None
+    on_progress: Callable[[Progress], object] | None = None
+    explain: bool = False
+
+
+def checked_k(k: Any, name: str = "k") -> int:
+    """A positive int."""
+    if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)):
+        raise DtypeError(f"{name} must be an int, got {k!r} ({type(k).__name__})")
+    if k < 1:
+        raise InvalidValueError(f"{name} must be at least 1, got {k}")
+    return int(k)
+
+
+def checked_limits(limits: Any) -> None:
+    """Refuse what is not a `Limits`."""
+    if limits is not None and not isinstance(limits, Limits):
+        raise DtypeError(
+            f"limits must be a nadb.Limits, got {type(limits).__name__}; write limits=nadb.Limits(theta=1.1)"
+        )
+
+
+def shown(value: Any) -> str:
+    """A short valid source of an argument, or `...`."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist() if value.size <= 12 else None
+        return "..." if value is None else repr(value)
+    text = repr(value)
+    return text if len(text) <= 80 else "..."
