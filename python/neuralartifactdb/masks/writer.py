@@ -37,7 +37,7 @@ MAX_MASKS = 1 << 16
 #: Name of the raw file with the attributes.
 TABLE = "table.parquet"
 
-_PIXEL_BLOCK = 8 << 10
+_PIXEL_BLOCK = 4 << 10
 _LONGEST_PIXEL_BLOCK = 64 << 10
 _INDEX_ROW_BLOCK = 128 << 10
 
@@ -269,9 +269,10 @@ class _IndexBlocks:
 
 
 def pixel_block_bytes(height: int, row_bytes: int) -> int:
-    """Bytes per checksum of pixels: whole rows within 8 KiB, at least one row, never above 64 KiB.
+    """Bytes per checksum of pixels: whole rows within 4 KiB, at least one row, never above 64 KiB.
 
-    Where a slightly smaller block ends where the masks end, it is taken: a read of a mask then touches no neighbour.
+    A region that begins or ends inside a block costs the whole block, so small blocks read less. Where a slightly
+    smaller block ends where the masks end, it is taken: a read of a mask then touches no neighbour.
 
     Args:
         height: of every mask; 0 if they differ.

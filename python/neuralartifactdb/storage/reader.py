@@ -159,6 +159,52 @@ class SegmentReader:
             self._fill(array, ranges, missing, out)
         return out
 
+    def read_spans(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """As `read_many`, for ranges of several blocks each, such as rows of pixels.
+
+        A range of which any block is missing is read with one system call (neighbouring ranges together), verified in
+        place and handed out without copying, so buffers may share memory. Blocks of an array larger than half the
+        cache's budget are not kept: they would evict each other, and the index, before they are asked for again.
+        """
+        array = self._open.get(name) or self._open_array(name)
+        size, nbytes, cache = array.block_bytes, array.entry.nbytes, self._cache
+        spans: list[tuple[int, int]] = []  # first block, block after the last
+        for offset, length in ranges:
+            if offset < 0 or length < 0 or offset + length > nbytes:
+                raise self._outside(array, len(spans), offset, length)
+            spans.append((offset // size, -(-(offset + length) // size) if length else offset // size))
+        keep = nbytes <= cache.budget_bytes >> 1
+        out: list[Any] = [b""] * len(spans)
+        held: list[tuple[int, list[Any]]] = []
+        missing: list[tuple[int, int, int]] = []  # span, position in `ranges`
+        if keep:
+            with cache.mutex.lock:
+                get, touch, base = cache.entries.get, cache.entries.move_to_end, array.base
+                for i, (first, end) in enumerate(spans):
+                    blocks: list[Any] = [get(number) for number in range(base + first, base + end)]
+                    if None in blocks:
+                        missing.append((first, end, i))
+                        continue
+                    for number in range(base + first, base + end):
+                        touch(number)
+                    held.append((i, blocks))
+                cache.hits += len(held)
+                cache.misses += len(missing)
+        else:
+            missing = [(first, end, i) for i, (first, end) in enumerate(spans) if first < end]
+        for i, blocks in held:
+            offset, length = ranges[i]
+            start = offset % size
+            if len(blocks) == 1:
+                block = blocks[0]
+                out[i] = block if length == len(block) else memoryview(block)[start : start + length]
+            elif blocks:
+                last = memoryview(blocks[-1])[: start + length - (len(blocks) - 1) * size]
+                out[i] = b"".join([memoryview(blocks[0])[start:], *blocks[1:-1], last])
+        if missing:
+            self._read_runs(array, ranges, missing, keep, out)
+        return out
+
     def array(self, name: str) -> npt.NDArray[Any]:
         """A whole array, read-only, verified; it does not pass through the cache."""
         entry = self._entry(name)
@@ -203,10 +249,7 @@ class SegmentReader:
         for i in missing:
             offset, length = ranges[i]
             if offset < 0 or length < 0 or offset + length > nbytes:
-                raise InvalidValueError(
-                    f"range {i} of array {array.entry.name!r} must lie in its {nbytes} bytes, "
-                    f"got offset {offset}, length {length}"
-                )
+                raise self._outside(array, i, offset, length)
             if length:
                 wanted.update(range(offset // size, (offset + length - 1) // size + 1))
         blocks: dict[int, bytes] = {}
@@ -237,6 +280,70 @@ class SegmentReader:
                 parts += [blocks[number] for number in range(first + 1, last)]
                 parts.append(memoryview(blocks[last])[: offset + length - last * size])
                 out[i] = b"".join(parts)
+
+    def _read_runs(
+        self,
+        array: _OpenArray,
+        ranges: Sequence[tuple[int, int]],
+        missing: list[tuple[int, int, int]],
+        keep: bool,
+        out: list[Any],
+    ) -> None:
+        """Answer ranges from disk: those whose blocks touch or overlap come with one call.
+
+        All of them share one allocation. Many small ones would each be returned to the system and faulted in again,
+        which takes longer than reading and verifying.
+        """
+        missing.sort()
+        size, n_blocks, longest = array.block_bytes, 0, max(_RUN_BYTES // array.block_bytes, 1)
+        runs: list[list[int]] = []  # first block, block after the last, where it goes in blocks, its first range
+        first, end = -1, -1
+        for i, (next_first, next_end, _) in enumerate(missing):
+            if next_first > end or max(next_end, end) - first > longest or not runs:
+                n_blocks += end - first
+                first, end = next_first, next_end
+                runs.append([first, end, n_blocks, i])
+            elif next_end > end:
+                runs[-1][1] = end = next_end
+        n_blocks += end - first
+        target = np.empty(n_blocks * size, np.uint8).data
+        shown = target.toreadonly()
+        for j, (first, end, at, begin) in enumerate(runs):
+            self._read_run(array, first, end, target[at * size : (at + end - first) * size])
+            if keep:
+                base = array.base + first - at
+                last = min((at + end - first) * size, at * size + array.entry.nbytes - first * size)
+                fresh = [
+                    (base + n, bytes(target[n * size : min((n + 1) * size, last)])) for n in range(at, at + end - first)
+                ]
+                self._cache.put(fresh)
+            shift = (at - first) * size
+            for _, _, i in missing[begin : runs[j + 1][3] if j + 1 < len(runs) else len(missing)]:
+                offset, length = ranges[i]
+                out[i] = shown[offset + shift : offset + shift + length]
+
+    def _read_run(self, array: _OpenArray, first: int, end: int, target: memoryview) -> int:
+        """Fill `target` with blocks [first, end), by one call, verified; returns their bytes."""
+        size, entry, checksums = array.block_bytes, array.entry, array.checksums
+        at = first * size
+        length = min(end * size, entry.nbytes) - at
+        n = io.read_into(array.path, entry.data_at + at, target[:length])
+        self._count(n)
+        if n < length:
+            raise self._short(array, at + n)
+        start = 0
+        for number in range(first, end):
+            block = target[start : start + size] if start + size <= length else target[start:length]
+            if crc32(block) != checksums[number]:
+                self._check(array, number, block)  # raises
+            start += size
+        return length
+
+    def _outside(self, array: _OpenArray, position: int, offset: int, length: int) -> InvalidValueError:
+        return InvalidValueError(
+            f"range {position} of array {array.entry.name!r} must lie in its {array.entry.nbytes} bytes, "
+            f"got offset {offset}, length {length}"
+        )
 
     def _fetch(self, array: _OpenArray, first: int, end: int, blocks: dict[int, bytes]) -> None:
         """Read blocks [first, end) with one call, verify them, and add them to `blocks` and to the cache."""

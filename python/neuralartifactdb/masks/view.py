@@ -1,0 +1,225 @@
+"""A collection of masks at one version: its segments, what was deleted, and its columns over all segments.
+
+A value, as a state is: a query holds one and is not disturbed by appends. Segments are shared between versions, so what
+queries learn about them (open files, filled-in index rows) lasts. Implements collections of design section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.errors import FormatError, IdError, UnknownNameError
+from neuralartifactdb.masks.batch import MISSING_BOX, RESERVED_COLUMNS, CollectionMeta
+from neuralartifactdb.masks.columns import joined
+from neuralartifactdb.masks.segment import MaskSegment
+from neuralartifactdb.names import unknown_name
+from neuralartifactdb.storage.manifest import SegmentRef
+from neuralartifactdb.storage.reader import SegmentReader
+from neuralartifactdb.storage.state import MaskEntry
+
+__all__ = ["MaskView", "is_missing"]
+
+
+class MaskView:
+    """One version of a collection.
+
+    Args:
+        name: of the collection.
+        entry: what the database's state says of it.
+        reader_of: the reader of a segment, such as `DatabaseDirectory.reader`.
+        opened: segments that were opened before; those opened now are added. One per collection's `meta.id` or per
+            database: segment ids are never reused.
+
+    Attributes:
+        name: of the collection.
+        meta: its description.
+        segments: in order of mask id.
+        n_masks: allocated ids, deleted ones included; ids lie in [0, n_masks).
+        nbytes: bytes on disk.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entry: MaskEntry,
+        reader_of: Callable[[SegmentRef], SegmentReader],
+        opened: MutableMapping[SegmentRef, MaskSegment] | None = None,
+    ) -> None:
+        self.name = name
+        self.meta = CollectionMeta.from_json(entry.meta)
+        self.nbytes = entry.nbytes
+        self._entry = entry
+        self._reader_of = reader_of
+        known: MutableMapping[SegmentRef, MaskSegment] = {} if opened is None else opened
+        self.segments: list[MaskSegment] = []
+        self.n_masks = 0
+        for ref in entry.segments:
+            segment = known.get(ref)
+            if segment is None:
+                segment = known[ref] = self._opened(ref)
+            if segment.first < self.n_masks or segment.dtype != self.meta.dtype:
+                raise FormatError(
+                    f"masks {name!r}: got segment {ref.id} of {segment.dtype} masks from {segment.first}, expected "
+                    f"{self.meta.dtype} masks from {self.n_masks} or later"
+                )
+            if self.meta.has_index:
+                segment.adopt_index(self.meta.grid, self.meta.edges)
+            self.segments.append(segment)
+            self.n_masks = segment.last
+        self.n_masks = max(self.n_masks, self.meta.next_id)
+        self._load_filled_index()
+
+    @cached_property
+    def firsts(self) -> NDArray[np.int64]:
+        """First mask id of each segment, int64 (n_segments,)."""
+        return np.array([segment.first for segment in self.segments], dtype=np.int64)
+
+    @cached_property
+    def deleted(self) -> NDArray[np.int64]:
+        """Ids of deleted masks, ascending and distinct, int64."""
+        parts = [self._reader_of(ref).array("ids").astype(np.int64) for ref in self._entry.deleted]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
+
+    @cached_property
+    def stored_ids(self) -> NDArray[np.int64]:
+        """Ids of the masks in segments, deleted ones included, ascending, int64."""
+        parts = [np.arange(segment.first, segment.last, dtype=np.int64) for segment in self.segments]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    @cached_property
+    def live_ids(self) -> NDArray[np.int64]:
+        """Ids of the masks that are there, ascending, int64: what a collection's length, table and queries are about."""
+        stored = self.stored_ids
+        return stored[~np.isin(stored, self.deleted)] if len(self.deleted) else stored
+
+    def __len__(self) -> int:
+        return len(self.live_ids)
+
+    @cached_property
+    def index_nbytes(self) -> int:
+        """Bytes on disk of index rows, edges and their checksums."""
+        readers = [segment.reader for segment in self.segments]
+        readers += [self._reader_of(ref) for ref in self._entry.index]
+        entries = [
+            reader.arrays[name] for reader in readers for name in ("histograms", "edges") if name in reader.arrays
+        ]
+        return sum(entry.data_at + entry.nbytes + 4 * entry.n_checksums for entry in entries)
+
+    @cached_property
+    def box_names(self) -> list[str]:
+        """Names of boxes that some mask has, in order of appearance."""
+        return list(dict.fromkeys(name for segment in self.segments for name in segment.box_names))
+
+    @cached_property
+    def attribute_names(self) -> list[str]:
+        """Names of attributes that some mask has, in order of appearance."""
+        return list(dict.fromkeys(name for segment in self.segments for name in segment.columns()))
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names that `column` knows: `mask_id`, `input_id`, `height`, `width`, and the attributes."""
+        return [*RESERVED_COLUMNS, *self.attribute_names]
+
+    # ---- over all masks in segments; row i belongs to stored_ids[i] ------------------------------------------------
+
+    @cached_property
+    def input_ids(self) -> NDArray[np.int64]:
+        """Input of each mask in segments, int64 (len(stored_ids),)."""
+        return np.concatenate([np.empty(0, np.int64), *(segment.input_ids for segment in self.segments)])
+
+    @cached_property
+    def shapes(self) -> NDArray[np.int32]:
+        """Height and width of each mask in segments, int32 (len(stored_ids), 2)."""
+        return np.concatenate([np.empty((0, 2), np.int32), *(segment.shapes for segment in self.segments)])
+
+    def boxes(self, name: str) -> NDArray[np.int32]:
+        """Boxes of each mask in segments, int32 (len(stored_ids), 4); four times -2**31 where there is none.
+
+        Raises:
+            UnknownNameError: no mask has a box of that name.
+        """
+        if name not in self.box_names:
+            raise UnknownNameError(unknown_name(f"box of masks {self.name!r} named", name, self.box_names))
+        return np.concatenate([segment.boxes(name) for segment in self.segments])
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column over the masks in segments, 1-D of len(stored_ids); NULL (NaN, None) where a segment lacks it.
+
+        Raises:
+            UnknownNameError: no mask has an attribute of that name.
+        """
+        found = self._columns.get(name)
+        if found is None:
+            if name == "mask_id":
+                found = self.stored_ids
+            elif name == "input_id":
+                found = self.input_ids
+            elif name in ("height", "width"):
+                found = self.shapes[:, 0 if name == "height" else 1].astype(np.int64)
+            elif name in self.attribute_names:
+                found = joined([segment.columns().get(name, segment.n) for segment in self.segments])
+            else:
+                raise UnknownNameError(unknown_name(f"column of masks {self.name!r}", name, self.column_names))
+            found.flags.writeable = False
+            self._columns[name] = found
+        return found
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    # ---- single masks ----------------------------------------------------------------------------------------------
+
+    def positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of masks in the arrays above, int64 (k,).
+
+        Raises:
+            IdError: an id that no mask has; deleted ones count as there.
+        """
+        stored = self.stored_ids
+        found = np.searchsorted(stored, ids)
+        missing = (found >= len(stored)) | (stored[np.minimum(found, len(stored) - 1)] != ids) if len(stored) else None
+        bad = ids if missing is None else ids[missing]
+        if len(bad):
+            raise IdError(f"masks {self.name!r} has ids in [0, {self.n_masks}), got {bad[0]}")
+        return found
+
+    def by_segment(self, ids: NDArray[np.int64]) -> list[tuple[MaskSegment, NDArray[np.int64], NDArray[np.int64]]]:
+        """Masks by the segment that holds them: (segment, positions in `ids`, local positions in the segment)."""
+        self.positions(ids)
+        which = np.searchsorted(self.firsts, ids, side="right") - 1
+        out = []
+        for number in np.unique(which).tolist():
+            segment, at = self.segments[number], np.flatnonzero(which == number)
+            out.append((segment, at, ids[at] - segment.first))
+        return out
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _opened(self, ref: SegmentRef) -> MaskSegment:
+        reader = self._reader_of(ref)
+        if reader.kind != "masks":
+            raise FormatError(f"masks {self.name!r}: got segment {ref.id} of kind {reader.kind!r}, expected 'masks'")
+        return MaskSegment(reader)
+
+    def _load_filled_index(self) -> None:
+        by_first = {segment.first: segment for segment in self.segments}
+        for ref in self._entry.index:
+            reader = self._reader_of(ref)
+            segment = by_first.get(reader.meta.get("of", -1))
+            if reader.kind != "mask_index" or segment is None:
+                raise FormatError(
+                    f"masks {self.name!r}: got segment {ref.id} of kind {reader.kind!r} about the masks from "
+                    f"{reader.meta.get('of')!r}, expected index rows of one of its segments"
+                )
+            segment.load_index(reader)
+
+
+def is_missing(boxes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which boxes are not there, bool (n,)."""
+    return np.asarray(boxes[:, 0] == MISSING_BOX)
