@@ -20,7 +20,7 @@ from neuralartifactdb.names import unknown_name
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 
-__all__ = ["Inputs", "as_columns", "check_key"]
+__all__ = ["Inputs", "as_columns", "check_key", "column_value"]
 
 
 class Inputs(Mapping[str, NDArray[Any]]):
@@ -64,15 +64,7 @@ class Inputs(Mapping[str, NDArray[Any]]):
 
     def value(self, name: str) -> Value:
         """A column as an operand of expressions."""
-        values = self[name]
-        if values.dtype.kind in "biuf":
-            return Intervals.points(values)
-        if values.dtype.kind == "O" and all(
-            v is None or isinstance(v, (bool, int, np.integer, np.bool_)) for v in values
-        ):
-            null = np.array([v is None for v in values])
-            return Intervals.points(np.array([0 if v is None else v for v in values]), null)
-        return Texts(values)
+        return column_value(self[name])
 
     def id_of(self, key: Key) -> int:
         """The input with that key."""
@@ -103,6 +95,20 @@ class Inputs(Mapping[str, NDArray[Any]]):
                 f"to_pandas() needs pandas ({error}); pip install neuralartifactdb[pandas]"
             ) from error
         return pd.DataFrame({name: np.array(values) for name, values in self._columns.items()})
+
+
+def column_value(values: NDArray[Any]) -> Value:
+    """A column's values as an operand of expressions: numbers and bool as points, text as it is; None and NaN are NULL.
+
+    Args:
+        values: 1-D, as `storage.tables.read_table` gives them.
+    """
+    if values.dtype.kind in "biuf":
+        return Intervals.points(values)
+    if values.dtype.kind == "O" and all(v is None or isinstance(v, (bool, int, np.integer, np.bool_)) for v in values):
+        null = np.array([v is None for v in values], dtype=np.bool_)
+        return Intervals.points(np.array([0 if v is None else v for v in values]), null)
+    return Texts(values)
 
 
 def as_columns(data: Any) -> dict[str, NDArray[Any]]:
