@@ -1,4 +1,4 @@
-"""Generated saliency maps with the statistics of Grad-CAM: 7 x 7 maps with one or more objects, upsampled, and object boxes.
+"""Generated saliency maps with the statistics of Grad-CAM: 7 x 7 maps of one or more objects, upsampled, with boxes.
 
 Stands in for the papers' data sets, which cannot be shipped: what matters to an index is that such maps are smooth,
 non-negative, mostly dark, and peak somewhere near an object. One seed gives the same maps at every size and whatever
