@@ -12,11 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.report import WrongAnswerError
+
 __all__ = ["Answer", "Competitor", "Query", "WrongAnswerError", "check_answer", "reference_scores", "reference_top_k"]
-
-
-class WrongAnswerError(AssertionError):
-    """A competitor's answer is not the reference's; nothing about it is worth timing."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,13 @@
-"""What a run of the bench gathers: sizes in, tables, goals and records out."""
+"""How much the bench over activations measures, and what its sections add their tables, goals and records to."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.activations.measure import Record
-from bench.activations.tables import Table, machine
+from bench.report import Gathered
 
-__all__ = ["SIZES", "Goal", "Report", "Size"]
+__all__ = ["SIZES", "Report", "Size"]
 
 
 @dataclass(frozen=True)
@@ -58,73 +54,14 @@ SIZES = {
 }
 
 
-@dataclass(frozen=True)
-class Goal:
-    """Something that issue 2 asks for.
-
-    Attributes:
-        what: in words, with the number to reach.
-        measured: what was found.
-        met: whether it was reached; None where this size of the bench cannot say.
-    """
-
-    what: str
-    measured: str
-    met: bool | None
-
-
-@dataclass
-class Report:
-    """Gathers the results of the sections.
+class Report(Gathered):
+    """What the sections of this bench add to.
 
     Args:
         size: how much is measured.
         data: the folder of captures, databases and results.
     """
 
-    size: Size
-    data: Path
-    tables: list[Table] = field(default_factory=list)
-    goals: list[Goal] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-
-    @property
-    def scratch(self) -> Path:
-        """Where databases of this run are made."""
-        path = self.data / "databases"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def goal(self, what: str, measured: str, met: bool) -> None:
-        """Notes a goal; a small run is too small to judge it."""
-        self.goals.append(Goal(what, measured, None if self.size.name == "small" else met))
-
-    def goals_table(self) -> Table:
-        """The goals as a table."""
-        table = Table("Goals", "Each number is explained by a table below.", ("goal", "measured", "met"))
-        for goal in self.goals:
-            table.add(goal.what, goal.measured, "not judged" if goal.met is None else "yes" if goal.met else "NO")
-        return table
-
-    def to_markdown(self, sections: Sequence[str]) -> str:
-        """The whole report."""
-        facts = ", ".join(f"{name} {value}" for name, value in machine().items() if value)
-        head = (
-            "# Benchmarks\n\nMade by `python -m bench.activations.run`; do not edit. Every answer was checked against "
-            "a plain reference before its time was counted. Numbers are medians, worst cases in parentheses.\n\n"
-            f"Size {self.size.name}; {', '.join(sections)}. {facts}.\n"
-        )
-        tables = [self.goals_table(), *self.tables] if self.goals else self.tables
-        return head + "\n" + "\n\n".join(table.to_markdown() for table in tables) + "\n"
-
-    def to_json(self, sections: Sequence[str]) -> str:
-        """The whole report with every record."""
-        value: dict[str, Any] = {
-            "size": self.size.name,
-            "sections": list(sections),
-            "machine": machine(),
-            "goals": [goal.__dict__ for goal in self.goals],
-            "tables": [table.to_json() for table in self.tables],
-            "records": [record.to_json() for record in self.records],
-        }
-        return json.dumps(value, indent=1)
+    def __init__(self, size: Size, data: Path) -> None:
+        super().__init__("bench.activations.run", size.name, data)
+        self.size = size

@@ -14,7 +14,7 @@ from bench.activations.encoder import MLP_LAYERS, build_encoder, train_encoder  
 from bench.activations.forward import stream_rows  # noqa: E402
 from bench.activations.queries import cell, group_of, sequence  # noqa: E402
 from bench.activations.report import SIZES, Report  # noqa: E402
-from bench.activations.tables import Table  # noqa: E402
+from bench.tables import Table  # noqa: E402
 
 
 def test_sentences_of_docstrings(tmp_path):

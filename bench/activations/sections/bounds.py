@@ -19,7 +19,7 @@ from bench.activations.answers import Query
 from bench.activations.ours import Ours
 from bench.activations.report import Report
 from bench.activations.sections.cells import STORAGE
-from bench.activations.tables import Table, milliseconds
+from bench.tables import Table, milliseconds
 from neuralartifactdb import _core
 
 __all__ = ["run_bounds"]

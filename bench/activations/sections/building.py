@@ -16,8 +16,8 @@ import numpy as np
 from bench.activations.build_time import STORAGE
 from bench.activations.ours import index_values
 from bench.activations.report import Report
-from bench.activations.tables import Table, count, seconds
 from bench.activations.workloads import BATCH_SIZE, Workload
+from bench.tables import Table, count, seconds
 
 __all__ = ["run_added_time", "run_linearity", "run_memory"]
 

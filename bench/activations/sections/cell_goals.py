@@ -7,7 +7,7 @@ import numpy as np
 from bench.activations.queries import KINDS
 from bench.activations.report import Report
 from bench.activations.sections.cells import CellResults, nta_ratio
-from bench.activations.tables import count, median_and_worst, times
+from bench.tables import count, median_and_worst, times
 
 __all__ = ["goals_of_counts", "goals_of_times"]
 

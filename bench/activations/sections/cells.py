@@ -19,8 +19,8 @@ from bench.activations.ours import Ours, index_model, index_values
 from bench.activations.queries import KINDS, cell
 from bench.activations.recompute import Recompute
 from bench.activations.report import Report
-from bench.activations.tables import Table, count, median_and_worst, milliseconds, seconds, times
 from bench.activations.workloads import Workload
+from bench.tables import Table, count, median_and_worst, milliseconds, seconds, times
 
 __all__ = ["STORAGE", "CellResults", "nta_ratio", "run_cells", "run_tight"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import neuralartifactdb
 from bench.activations.report import Report
-from bench.activations.tables import Table
+from bench.tables import Table
 
 __all__ = ["run_footprint"]
 

@@ -13,8 +13,8 @@ from bench.activations.materialised import ColumnsInMemory
 from bench.activations.ours import Ours
 from bench.activations.queries import GROUP_KINDS, KINDS, cell
 from bench.activations.report import Report
-from bench.activations.tables import Table, milliseconds
 from bench.activations.workloads import Workload
+from bench.tables import Table, milliseconds
 
 __all__ = ["run_kept"]
 

@@ -18,8 +18,8 @@ from bench.activations.ours import index_model, open_model
 from bench.activations.queries import sequence
 from bench.activations.report import Report
 from bench.activations.sections.cells import STORAGE
-from bench.activations.tables import Table, count, median_and_worst, milliseconds
 from bench.activations.workloads import Workload
+from bench.tables import Table, count, median_and_worst, milliseconds
 
 __all__ = ["run_session"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 import neuralartifactdb as nadb
 from bench.activations.report import Report
-from bench.activations.tables import Table, count
 from bench.activations.workloads import Workload
+from bench.tables import Table, count
 
 __all__ = ["run_space"]
 

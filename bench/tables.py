@@ -80,7 +80,7 @@ def machine() -> dict[str, str]:
         processor = f"{names[0]}, {len(names)} cores" if names else processor
     if meminfo.exists():
         memory = f"{int(meminfo.read_text().split()[1]) / (1 << 20):.0f} GiB"
-    packages = ("numpy", "torch", "faiss-cpu", "duckdb")
+    packages = ("numpy", "torch", "faiss-cpu", "duckdb", "tiledb")
     return {
         "processor": processor,
         "memory": memory,
