@@ -29,6 +29,7 @@ __all__ = [
     "clipped",
     "count_bounds",
     "missing_boxes",
+    "shapes_of",
 ]
 
 Boxes = NDArray[np.int32]
@@ -163,7 +164,7 @@ def count_bounds(
         Lower and upper ends, float64 (last - first,); NaN where the box is missing. The same array twice: exact.
     """
     n = last - first
-    shapes = _shapes(segment, first, last)
+    shapes = shapes_of(segment, first, last)
     areas = np.broadcast_to(box_areas(boxes, shapes), n)
     rows = EdgeRows(segment.edges if segment.n_edges else NO_EDGES, low, high, meta)
     if rows.nothing or rows.everything:
@@ -172,6 +173,7 @@ def count_bounds(
     missing = np.isnan(areas)
     if not segment.n_edges:
         return np.where(missing, np.nan, 0.0), areas.copy()
+    indexed = segment.indexed()  # before the rows: others may add some meanwhile
     lower, upper = np.empty(n), np.empty(n)
     for begin, end in blocks(first, last):
         here = slice(begin - first, end - first)
@@ -184,7 +186,6 @@ def count_bounds(
             upper[here],
             threads=1,
         )
-    indexed = segment.indexed()
     if indexed is not None:
         absent = ~indexed[first:last]
         lower[absent], upper[absent] = 0.0, areas[absent]
@@ -217,7 +218,8 @@ def cell_bounds(
     if rows.nothing:
         lower[:] = upper[:] = 0
         return lower, upper
-    shapes = _shapes(segment, first, last)
+    shapes = shapes_of(segment, first, last)
+    indexed = segment.indexed()
     for begin, end in blocks(first, last):
         here = slice(begin - first, end - first)
         _core.cell_bounds(
@@ -228,7 +230,6 @@ def cell_bounds(
             upper[here],
             threads=1,
         )
-    indexed = segment.indexed()
     if indexed is not None and not rows.everything:
         absent = ~indexed[first:last]
         if absent.any():
@@ -238,7 +239,7 @@ def cell_bounds(
     return lower, upper
 
 
-def _shapes(segment: MaskSegment, first: int, last: int) -> NDArray[np.int32]:
+def shapes_of(segment: MaskSegment, first: int, last: int) -> NDArray[np.int32]:
     """int32 (1, 2) where all masks of the segment are alike, else (last - first, 2)."""
     uniform = segment.uniform_shape
     if uniform is not None:

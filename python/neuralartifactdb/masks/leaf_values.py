@@ -18,12 +18,13 @@ from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Leaf
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.index_bounds import box_areas, count_bounds
+from neuralartifactdb.masks.index_bounds import box_areas, count_bounds, shapes_of
 from neuralartifactdb.masks.other_masks import OtherMasks
-from neuralartifactdb.masks.pixel_counts import RowsRead, read_and_count, regions_of
+from neuralartifactdb.masks.pixel_counts import RowsRead, planned, read_and_count, regions_of
 from neuralartifactdb.masks.regions import BoxColumn, OtherMask
 
 if TYPE_CHECKING:
+    from neuralartifactdb.masks.lazy import IndexFiller
     from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
@@ -33,6 +34,8 @@ Ids = NDArray[np.int64]
 
 #: pixels of one piece of work of a thread, and held at once by it
 _CHUNK_BYTES: Final = 2 << 20
+#: masks that an estimate looks at
+_SAMPLE: Final = 64
 #: masks of one piece of work at most
 _CHUNK_MASKS: Final = 256
 
@@ -45,6 +48,7 @@ class LeafValues:
         leaves: the `Count`s and `Area`s; leaves of other kinds are left out.
         collection: gives other collections by name, for regions that are their masks.
         ids: int64, the masks that will be asked about, None for all: their regions are checked at once.
+        filler: keeps index rows of masks that are read, for collections with index="lazy".
 
     Attributes:
         masks_read: masks whose pixels were read so far, of any collection.
@@ -62,12 +66,13 @@ class LeafValues:
         *,
         collection: Callable[[str], MaskView] | None = None,
         ids: Ids | None = None,
+        filler: IndexFiller | None = None,
     ) -> None:
         self.view = view
         self.leaves: list[Count | Area] = [leaf for leaf in leaves if isinstance(leaf, Count | Area)]
         self.masks_read = 0
         self.bytes_read = 0
-        self._starts = np.array([segment.first for segment in view.segments], dtype=np.int64)
+        self._filler = filler
         self._others: dict[str, OtherMasks] = {}
         for leaf in self.leaves:
             region = leaf.region
@@ -78,7 +83,7 @@ class LeafValues:
             elif isinstance(region, BoxColumn):
                 view.boxes(region.name)  # an unknown name is an error before any work
         for others in self._others.values():
-            others.check(view.live if ids is None else ids)
+            others.check(view.live_ids if ids is None else ids)
 
     # ---- from the index --------------------------------------------------------------------------------------------
 
@@ -115,8 +120,8 @@ class LeafValues:
             else:
                 lower, upper = others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
         elif isinstance(leaf, Area):
-            areas = box_areas(regions_of(region, segment, slice(first, last)), segment.shapes[first:last])
-            lower = upper = areas
+            areas = box_areas(regions_of(region, segment, slice(first, last)), shapes_of(segment, first, last))
+            lower = upper = areas if len(areas) == last - first else np.full(last - first, areas[0])
         else:
             boxes = regions_of(region, segment, slice(first, last))
             lower, upper = count_bounds(segment, first, last, boxes, *leaf.limits(meta.dtype), meta)
@@ -148,11 +153,23 @@ class LeafValues:
                 values[key][at] = found
         return {key: Intervals.points(found) for key, found in values.items()}
 
+    def bytes_to_read(self, ids: Ids) -> float:
+        """Bytes of pixels that `exact` reads of a mask, on average, estimated on some of these."""
+        sample = np.unique(ids[np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLE)).astype(np.int64)])
+        total = 0
+        for segment, at in self.by_segment(sample):
+            local = sample[at] - segment.first
+            plan = planned(self.view, segment, local, self.leaves, self._others)
+            row_bytes = segment.shapes[local, 1].astype(np.int64) * self.view.meta.stored_dtype.itemsize
+            total += int(((plan.y1 - plan.y0) * row_bytes).sum())
+        own = total / max(len(sample), 1)
+        return own * (1 + len(self._others))
+
     def by_segment(self, ids: Ids) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
         """Segments, each with the positions in `ids` of its masks."""
         if not len(ids):
             return
-        owner = np.searchsorted(self._starts, ids, side="right") - 1
+        owner = np.searchsorted(self.view.firsts, ids, side="right") - 1
         for number in np.unique(owner):
             yield self.view.segments[int(number)], np.flatnonzero(owner == number)
 
@@ -167,7 +184,7 @@ class LeafValues:
                 yield segment, order[begin : begin + step]
 
     def _read(self, segment: MaskSegment, ids: Ids) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
-        return read_and_count(self.view, segment, ids - segment.first, self.leaves, self._others)
+        return read_and_count(self.view, segment, ids - segment.first, self.leaves, self._others, self._filler)
 
 
 def _intervals(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:

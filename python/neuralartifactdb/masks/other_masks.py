@@ -45,12 +45,11 @@ class OtherMasks:
     def __init__(self, view: MaskView, other: MaskView) -> None:
         self._view = view
         self._other = other
-        self._starts = np.array([segment.first for segment in other.segments], dtype=np.int64)
-        live = other.live
-        inputs = other.input_ids[live]
+        live = other.live_ids
+        inputs = other.input_ids[other.positions(live)]
         order = np.argsort(inputs, kind="stable")
         ordered = inputs[order]
-        own = view.input_ids
+        own = view.input_ids  # of stored ids, by position
         begin = np.searchsorted(ordered, own, side="left")
         n_found = np.searchsorted(ordered, own, side="right") - begin
         self._partner = np.full(len(own), _NONE, dtype=np.int64)
@@ -64,12 +63,13 @@ class OtherMasks:
         Args:
             ids: int64, masks of the collection that is asked.
         """
-        partners = self._partner[ids]
+        partners = self._partner[self._view.positions(ids)]
         several = np.flatnonzero(partners == _SEVERAL)
         if len(several):
             mask_id = int(ids[several[0]])
-            input_id = int(self._view.input_ids[mask_id])
-            n = int((self._other.input_ids[self._other.live] == input_id).sum())
+            input_id = _input_of(self._view, mask_id)
+            live = self._other.positions(self._other.live_ids)
+            n = int((self._other.input_ids[live] == input_id).sum())
             raise InvalidValueError(
                 f"a region that is another mask needs one mask of each input in {self._other.name!r}, got {n} of input "
                 f"{input_id} (mask {mask_id} of {self._view.name!r}); restrict the query with where=, or keep one mask "
@@ -84,14 +84,15 @@ class OtherMasks:
             raise InvalidValueError(
                 f"a region that is another mask must have the same shape, got {other_h} x {other_w} (mask {partner} of "
                 f"{self._other.name!r}) for {h} x {w} (mask {mask_id} of {self._view.name!r}) of input "
-                f"{int(self._view.input_ids[mask_id])}; resize one of them before appending"
+                f"{_input_of(self._view, mask_id)}; resize one of them before appending"
             )
 
     def partners(self, segment: MaskSegment, local: slice | Ids) -> Ids:
         """The other collection's mask of each mask of a segment; negative where there is not exactly one."""
+        start = int(self._view.positions(np.array([segment.first]))[0])
         if isinstance(local, slice):
-            return self._partner[segment.first + local.start : segment.first + local.stop]
-        return self._partner[segment.first + local]
+            return self._partner[start + local.start : start + local.stop]
+        return self._partner[start + local]
 
     # ---- from the index --------------------------------------------------------------------------------------------
 
@@ -140,7 +141,7 @@ class OtherMasks:
         at = np.flatnonzero(partners >= 0)
         at = at[np.argsort(partners[at], kind="stable")]
         ids = partners[at]
-        owner = np.searchsorted(self._starts, ids, side="right") - 1
+        owner = np.searchsorted(self._other.firsts, ids, side="right") - 1
         cuts = np.flatnonzero((np.diff(ids) > _NEAR) | (np.diff(owner) != 0)) + 1
         return [
             (self._other.segments[owner[part[0]]], at[part], ids[part] - self._other.segments[owner[part[0]]].first)
@@ -207,15 +208,14 @@ class OtherMasks:
             np.tile([meta.nodata is not None for meta in metas], n),
             threads=1,
         )
-        return every
+        return np.asarray(every)
 
 
 def _shapes_of(view: MaskView, ids: Ids) -> NDArray[np.int32]:
     """int32 (n, 2) of masks by id."""
-    out = np.empty((len(ids), 2), dtype=np.int32)
-    starts = np.array([segment.first for segment in view.segments], dtype=np.int64)
-    owner = np.searchsorted(starts, ids, side="right") - 1
-    for number in np.unique(owner):
-        segment, here = view.segments[int(number)], owner == number
-        out[here] = segment.shapes[ids[here] - segment.first]
-    return out
+    shapes: NDArray[np.int32] = view.shapes[view.positions(ids)]
+    return shapes
+
+
+def _input_of(view: MaskView, mask_id: int) -> int:
+    return int(view.input_ids[view.positions(np.array([mask_id]))[0]])

@@ -20,11 +20,12 @@ from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, OtherMask, Re
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.batch import CollectionMeta
+    from neuralartifactdb.masks.lazy import IndexFiller
     from neuralartifactdb.masks.other_masks import OtherMasks
     from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["RowsRead", "read_and_count", "regions_of"]
+__all__ = ["RowPlan", "Rows", "RowsRead", "planned", "read_and_count", "regions_of"]
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +54,7 @@ class Rows:
         y0: int32 (k,).
         y1: int32 (k,); where it equals y0 nothing is read.
         meta: of the collection.
+        filler: keeps index rows of masks without one; those are read whole, if at all.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Rows:
         y0: NDArray[np.int32],
         y1: NDArray[np.int32],
         meta: CollectionMeta,
+        filler: IndexFiller | None = None,
     ) -> None:
         self.widths = np.ascontiguousarray(segment.shapes[local, 1])
         self._y0 = y0
@@ -69,11 +72,19 @@ class Rows:
         self._row_bytes = self.widths.astype(np.int64) * self._itemsize
         self._meta = meta
         wanted = np.flatnonzero(y1 > y0)
+        unindexed = None if filler is None else filler.missing(segment, meta, local[wanted])
+        if unindexed is not None:
+            whole = wanted[unindexed]
+            y0, y1 = y0.copy(), y1.copy()
+            y0[whole], y1[whole] = 0, segment.shapes[local[whole], 0]
+            self._y0 = y0
         self._buffers: list[Any] = [b""] * len(local)
         if len(wanted):
             read = segment.read_rows(local[wanted], y0[wanted], y1[wanted])
             for i, buffer in zip(wanted.tolist(), read, strict=True):
                 self._buffers[i] = buffer
+        if unindexed is not None and filler is not None:
+            filler.keep(segment, meta, local[whole], [self._buffers[i] for i in whole.tolist()])
         self.read = RowsRead(len(wanted), int(((y1 - y0).astype(np.int64) * self._row_bytes)[wanted].sum()))
 
     def part(self, i: int, y0: int, y1: int) -> Any:
@@ -122,32 +133,38 @@ def regions_of(region: Region, segment: MaskSegment, local: slice | NDArray[np.i
     raise TypeError(f"expected a region, got {region!r}")
 
 
-def read_and_count(
+@dataclass(frozen=True, slots=True)
+class RowPlan:
+    """Which rows of some masks of a segment the leaves need.
+
+    Attributes:
+        known: float64 (k,) by `leaf.key`: values that need no pixels.
+        counted: the leaves over boxes that are to be counted.
+        boxes: int32 (k, 4) by `leaf.key`, clipped.
+        missing: bool (k,) by `leaf.key`.
+        y0: int32 (k,), first row.
+        y1: int32 (k,), one past the last row; y0 where nothing is needed.
+    """
+
+    known: dict[Hashable, Floats]
+    counted: list[Count]
+    boxes: dict[Hashable, NDArray[np.int32]]
+    missing: dict[Hashable, NDArray[np.bool_]]
+    y0: NDArray[np.int32]
+    y1: NDArray[np.int32]
+
+
+def planned(
     view: MaskView,
     segment: MaskSegment,
     local: NDArray[np.int64],
     leaves: Sequence[Count | Area],
     others: Mapping[str, OtherMasks],
-) -> tuple[dict[Hashable, Floats], RowsRead]:
-    """Exact values of leaves for some masks of a segment.
-
-    Args:
-        view: the collection.
-        segment: one of its segments.
-        local: int64 (k,), ascending local positions.
-        leaves: what to count.
-        others: the collections whose masks are regions, by name.
-
-    Returns:
-        float64 (k,) by `leaf.key`, NaN for NULL, and what was read.
-    """
+) -> RowPlan:
+    """The rows that leaves need, for local positions int64 (k,) of a segment."""
     meta, k = view.meta, len(local)
     shapes = segment.shapes[local]
-    values: dict[Hashable, Floats] = {}
-    boxes: dict[Hashable, NDArray[np.int32]] = {}
-    missing: dict[Hashable, NDArray[np.bool_]] = {}
-    counted: list[Count] = []
-    y0, y1 = np.full(k, 2**31 - 1, dtype=np.int32), np.zeros(k, dtype=np.int32)
+    plan = RowPlan({}, [], {}, {}, np.full(k, 2**31 - 1, dtype=np.int32), np.zeros(k, dtype=np.int32))
     for leaf in leaves:
         if isinstance(leaf.region, OtherMask):
             if isinstance(leaf, Area):
@@ -158,22 +175,46 @@ def read_and_count(
             held = regions_of(leaf.region, segment, local)
             areas = np.broadcast_to(box_areas(held, shapes), k)
             rows = None if isinstance(leaf, Area) else EdgeRows(NO_EDGES, *leaf.limits(meta.dtype), meta)
-            if rows is None or rows.everything:
-                values[leaf.key] = areas
+            if rows is None or rows.everything or rows.nothing:
+                nothing = rows is not None and rows.nothing
+                plan.known[leaf.key] = np.where(np.isnan(areas), np.nan, 0.0) if nothing else areas
                 continue
-            if rows.nothing:
-                values[leaf.key] = np.where(np.isnan(areas), np.nan, 0.0)
-                continue
+            assert isinstance(leaf, Count)
+            plan.counted.append(leaf)
             inside = clipped(held, shapes)
-            missing[leaf.key] = np.broadcast_to(missing_boxes(held), k)
-        assert isinstance(leaf, Count)
-        counted.append(leaf)
-        boxes[leaf.key] = inside
+            plan.boxes[leaf.key] = inside
+            plan.missing[leaf.key] = np.broadcast_to(missing_boxes(held), k)
         some = inside[:, 3] > inside[:, 1]
-        y0 = np.where(some, np.minimum(y0, inside[:, 1]), y0)
-        y1 = np.maximum(y1, inside[:, 3])
-    y0 = np.minimum(y0, y1)
-    own = Rows(segment, local, y0, y1, meta)
+        np.minimum(plan.y0, inside[:, 1], out=plan.y0, where=some)
+        np.maximum(plan.y1, inside[:, 3], out=plan.y1)
+    np.minimum(plan.y0, plan.y1, out=plan.y0)
+    return plan
+
+
+def read_and_count(
+    view: MaskView,
+    segment: MaskSegment,
+    local: NDArray[np.int64],
+    leaves: Sequence[Count | Area],
+    others: Mapping[str, OtherMasks],
+    filler: IndexFiller | None = None,
+) -> tuple[dict[Hashable, Floats], RowsRead]:
+    """Exact values of leaves for some masks of a segment.
+
+    Args:
+        view: the collection.
+        segment: one of its segments.
+        local: int64 (k,), ascending local positions.
+        leaves: what to count.
+        others: the collections whose masks are regions, by name.
+        filler: keeps index rows of masks without one; those are read whole.
+
+    Returns:
+        float64 (k,) by `leaf.key`, NaN for NULL, and what was read.
+    """
+    plan = planned(view, segment, local, leaves, others)
+    values = dict(plan.known)
+    own = Rows(segment, local, plan.y0, plan.y1, view.meta, filler)
     n_masks, n_bytes = own.read.masks, own.read.bytes
     for name, other in others.items():
         regions = [leaf for leaf in leaves if isinstance(leaf.region, OtherMask) and leaf.region.collection == name]
@@ -181,10 +222,8 @@ def read_and_count(
             found, read = other.exact(segment, local, regions, own)
             values.update(found)
             n_masks, n_bytes = n_masks + read.masks, n_bytes + read.bytes
-    for leaf in counted:
-        if isinstance(leaf.region, OtherMask):
-            continue
-        counts = own.count(boxes[leaf.key], *leaf.limits(meta.dtype))
-        counts[missing[leaf.key]] = np.nan
+    for leaf in plan.counted:
+        counts = own.count(plan.boxes[leaf.key], *leaf.limits(view.meta.dtype))
+        counts[plan.missing[leaf.key]] = np.nan
         values[leaf.key] = counts
     return values, RowsRead(n_masks, n_bytes)

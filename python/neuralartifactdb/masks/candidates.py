@@ -1,0 +1,175 @@
+"""Masks as candidates of a bounded search: intervals from the histograms block by block, exact values from the pixels.
+
+One expression over counts, areas and columns; filters and top-k share it (design section 5, "Expressions").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.errors import InvalidValueError
+from neuralartifactdb.expressions.evaluate import Value, evaluate
+from neuralartifactdb.expressions.intervals import Intervals
+from neuralartifactdb.expressions.tree import Column, Expression, Leaf, leaves
+from neuralartifactdb.inputs import column_value
+from neuralartifactdb.masks.aggregates import Aggregate, JointCount
+from neuralartifactdb.masks.batch import INDEX_BLOCK
+from neuralartifactdb.masks.costs import ReadCosts
+from neuralartifactdb.masks.counts import Area, Count
+from neuralartifactdb.masks.leaf_values import LeafValues
+
+if TYPE_CHECKING:
+    from neuralartifactdb.masks.lazy import IndexFiller
+    from neuralartifactdb.masks.segment import MaskSegment
+    from neuralartifactdb.masks.view import MaskView
+
+__all__ = ["MaskCandidates", "checked_leaves", "mask_columns"]
+
+Ids = NDArray[np.int64]
+
+#: masks whose intervals are computed at once: a few arrays of this length per leaf
+_STEP_MASKS: Final = 32 * INDEX_BLOCK
+#: pixels of one wave, and masks of one at most
+_WAVE_BYTES: Final = 32 << 20
+_WAVE_MASKS: Final = 4_096
+
+
+class MaskCandidates:
+    """The masks of a query, as `search.Candidates`.
+
+    Args:
+        expression: what is scored (for a filter: the condition).
+        view: the collection.
+        ids: int64, ascending, live masks: only these.
+        also: an expression whose exact values are wanted too (the scores of a filter).
+        collection: gives other collections by name.
+        filler: keeps index rows of masks that are read, for collections with index="lazy".
+
+    Raises:
+        InvalidValueError: a leaf that is not of a mask.
+        UnknownNameError: an unknown column, box or collection.
+    """
+
+    def __init__(
+        self,
+        expression: Expression,
+        view: MaskView,
+        ids: Ids,
+        also: Expression | None = None,
+        collection: Callable[[str], MaskView] | None = None,
+        filler: IndexFiller | None = None,
+    ) -> None:
+        self._expression = expression
+        self._also = also
+        self._view = view
+        self.ids = ids
+        found = checked_leaves(expression, also)
+        self._columns = mask_columns(view, found)
+        self.values = LeafValues(view, found, collection=collection, ids=ids, filler=filler)
+        self._also_ids: list[Ids] = []
+        self._also_scores: list[NDArray[np.float64]] = []
+        per_mask = self.values.bytes_to_read(ids)
+        self._costs = ReadCosts(per_mask)
+        self.unit = 1
+        self.max_wave = int(min(_WAVE_MASKS, max(16, _WAVE_BYTES // max(per_mask, 1))))
+
+    def seconds(self, n: int, *, sequential: bool) -> float:
+        """Predicted seconds to evaluate `n` masks."""
+        return self._costs.seconds(n, sequential=sequential)
+
+    def bytes_to_read(self, n: int) -> int:
+        """Predicted bytes of pixels of n masks."""
+        return int(n * self._costs.bytes_per_mask)
+
+    def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[Ids, Intervals]]:
+        """Ids and intervals, in id order."""
+        for segment, first, last, ids in self._cuts():
+            values: dict[Hashable, Value] = dict(self.values.bounds(segment, first, last))
+            if self._columns:
+                start = int(self._view.positions(ids[:1])[0])
+                for key, held in self._columns.items():
+                    values[key] = held.take(slice(start, start + last - first))
+            if len(ids) < last - first:
+                values = {key: held.take(ids - (segment.first + first)) for key, held in values.items()}
+            result = evaluate(self._expression, values, n=len(ids))
+            self._note_scores(ids, values, result)
+            yield ids, result
+
+    def refine(self, ids: Ids) -> Intervals:
+        """Exact values."""
+        values: dict[Hashable, Value] = dict(self.values.exact(ids))
+        if self._columns:
+            at = self._view.positions(ids)
+            values.update({key: held.take(at) for key, held in self._columns.items()})
+        result = evaluate(self._expression, values, n=len(ids))
+        self._note_scores(ids, values, result)
+        return result
+
+    def _cuts(self) -> Iterator[tuple[MaskSegment, int, int, Ids]]:
+        """Ranges of local positions that hold candidates, each with the candidates; blocks without any are left out."""
+        for segment in self._view.segments:
+            begin, end = np.searchsorted(self.ids, (segment.first, segment.last)).tolist()
+            while begin < end:
+                first = int(self.ids[begin]) - segment.first
+                # up to the step, but not over a gap of a whole block
+                stop = int(np.searchsorted(self.ids[begin:end], segment.first + first + _STEP_MASKS)) + begin
+                gaps = np.flatnonzero(np.diff(self.ids[begin:stop]) > INDEX_BLOCK)
+                if len(gaps):
+                    stop = begin + int(gaps[0]) + 1
+                ids = self.ids[begin:stop]
+                yield segment, first, int(ids[-1]) + 1 - segment.first, ids
+                begin = stop
+
+    def _note_scores(self, ids: Ids, values: Mapping[Hashable, Value], truth: Intervals) -> None:
+        """Remember the scores of a filter where they are known and the row may be in the answer."""
+        if self._also is None:
+            return
+        scores = evaluate(self._also, values, n=len(ids))
+        known = (scores.lower == scores.upper) & (truth.upper == 1.0)
+        if scores.may_be_null is not None:
+            known &= ~scores.may_be_null
+        if known.any():
+            self._also_ids.append(ids[known])
+            self._also_scores.append(scores.lower[known])
+
+    def scores_of(self, ids: Ids) -> NDArray[np.float64]:
+        """Scores of a filter's rows where they were computed, else NaN."""
+        out = np.full(len(ids), np.nan)
+        if self._also_ids and len(ids):
+            held, scores = np.concatenate(self._also_ids), np.concatenate(self._also_scores)
+            order = np.argsort(held, kind="stable")
+            at = np.minimum(np.searchsorted(held[order], ids), len(held) - 1)
+            here = held[order][at] == ids
+            out[here] = scores[order][at[here]]
+        return out
+
+
+def checked_leaves(*expressions: Expression | None) -> list[Leaf]:
+    """The distinct leaves of expressions over masks.
+
+    Raises:
+        InvalidValueError: a leaf that a mask has no value for.
+    """
+    found: dict[Hashable, Leaf] = {}
+    for expression in expressions:
+        for leaf in [] if expression is None else leaves(expression):
+            if isinstance(leaf, Aggregate | JointCount):
+                raise InvalidValueError(
+                    f"{leaf!r} is about a group of masks; ask the groups: masks.group_by('input_id').top_k(...)"
+                )
+            if not isinstance(leaf, Count | Area | Column):
+                raise InvalidValueError(
+                    f"an expression over masks may use nadb.count, nadb.area and nadb.column, got {leaf!r}; to join "
+                    "with a layer pass its result: where=layer.highest(...)"
+                )
+            found.setdefault(leaf.key, leaf)
+    return list(found.values())
+
+
+def mask_columns(view: MaskView, found: list[Leaf]) -> dict[Hashable, Value]:
+    """The columns among leaves as operands, one value for each of `view.stored_ids`, by `leaf.key`."""
+    return {leaf.key: column_value(view.column(leaf.name)) for leaf in found if isinstance(leaf, Column)}
