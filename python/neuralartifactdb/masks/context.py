@@ -47,7 +47,7 @@ class MaskDatabaseView(Protocol):
         """Bytes read from files so far."""
         ...
 
-    def collection(self, name: str) -> MaskView:
+    def masks(self, name: str) -> MaskView:
         """A collection; UnknownNameError with near names if there is none."""
         ...
 
@@ -108,7 +108,7 @@ class MaskContext:
         return self._check(result, sample)
 
 
-def mask_domain(token: Any, view: MaskView) -> Domain:
+def mask_domain(view: MaskView, token: Any) -> Domain:
     """The masks of a collection as what `where=` is about.
 
     A Result restricts them by mask_id if it is over the same collection, by input_id if it is over another one or over

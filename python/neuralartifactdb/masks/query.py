@@ -28,6 +28,7 @@ __all__ = [
     "admitted",
     "count_masks",
     "filter_masks",
+    "mask_domain",
     "mask_scores",
     "restricted",
     "top_k_masks",
@@ -38,7 +39,7 @@ Ids = NDArray[np.int64]
 
 
 def filter_masks(
-    database: MaskDatabaseView, name: str, condition: Any, *, limit: int | None = None, options: Options | None = None
+    database: MaskDatabaseView, name: str, condition: Any, limit: int | None = None, options: Options | None = None
 ) -> Result | Plan:
     """The masks for which a condition holds, ids ascending.
 
@@ -101,7 +102,7 @@ def mask_scores(database: MaskDatabaseView, name: str, expression: Any, ids: Any
     """
     if not isinstance(expression, Expression):
         raise DtypeError(f"scores needs an expression such as nadb.count(nadb.whole, low=128), got {shown(expression)}")
-    view = database.collection(name)
+    view = database.masks(name)
     wanted = _checked_ids(ids, view)
     distinct, which = np.unique(wanted, return_inverse=True)
     warn_of_thresholds(database, view, expression)
@@ -127,7 +128,7 @@ def count_masks(database: MaskDatabaseView, name: str, condition: Any, where: An
         where: as for every query.
     """
     _require_condition(condition)
-    view = database.collection(name)
+    view = database.masks(name)
     warn_of_thresholds(database, view, condition)
     candidates = _candidates(database, view, condition, admitted(database, view, where))
     total = 0
@@ -143,7 +144,7 @@ def count_masks(database: MaskDatabaseView, name: str, condition: Any, where: An
 
 def admitted(database: MaskDatabaseView, view: MaskView, where: Any) -> Ids:
     """The live masks that `where=` admits, int64 ascending."""
-    ids = ids_where(where, mask_domain(database.token, view))
+    ids = ids_where(where, mask_domain(view, database.token))
     return np.asarray(view.live_ids, dtype=np.int64) if ids is None else ids
 
 
@@ -158,7 +159,7 @@ def warn_of_thresholds(database: MaskDatabaseView, view: MaskView, *expressions:
     """Warn of counts that leave out the greatest value of a collection."""
     found = checked_leaves(*expressions)
     names = {r.collection for leaf in found if isinstance(r := getattr(leaf, "region", None), OtherMask)}
-    metas = {name: database.collection(name).meta for name in names}
+    metas = {name: database.masks(name).meta for name in names}
     others = {name: (meta.dtype, meta.value_range) for name, meta in metas.items()}
     warn_of_excluded_maxima(found, view.meta.dtype, view.meta.value_range, others)
 
@@ -166,7 +167,7 @@ def warn_of_thresholds(database: MaskDatabaseView, view: MaskView, *expressions:
 def _run(database: MaskDatabaseView, name: str, query: Query, options: Options) -> Result | Plan:
     """Answer a query exactly (or within its limits), or say what that would take."""
     checked_limits(options.limits)
-    view = database.collection(name)
+    view = database.masks(name)
     warn_of_thresholds(database, view, query.expression)
     bytes_before = database.bytes_read
     ids = admitted(database, view, options.where)
@@ -196,7 +197,7 @@ def _run(database: MaskDatabaseView, name: str, query: Query, options: Options) 
 def _candidates(
     database: MaskDatabaseView, view: MaskView, expression: Expression, ids: Ids, also: Expression | None = None
 ) -> MaskCandidates:
-    return MaskCandidates(expression, view, ids, also, database.collection, database.index_filler)
+    return MaskCandidates(expression, view, ids, also, database.masks, database.index_filler)
 
 
 def _relieve(database: MaskDatabaseView) -> None:
@@ -248,7 +249,7 @@ def _result(
         scanned=found.stats.scanned,
         seconds=dict(found.stats.seconds),
     )
-    check = MaskBruteForce(query, candidates.ids, view, database.collection)
+    check = MaskBruteForce(query, candidates.ids, view, database.masks)
     return Result(
         ids=found.ids,
         scores=scores,
