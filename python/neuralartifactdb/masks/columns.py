@@ -17,34 +17,33 @@ __all__ = ["joined"]
 _EXACT_INT = 2**53
 
 
-def joined(parts: Sequence[NDArray[Any] | int]) -> NDArray[Any]:
+def joined(parts: Sequence[NDArray[Any] | int], *, nulls_as_nan: bool = True) -> NDArray[Any]:
     """One column from parts that follow each other.
 
     Args:
-        parts: 1-D arrays as `storage.tables.read_table` gives them (NULL is NaN among floats, None among objects), or
-            the length of a part that lacks the column.
+        parts: 1-D arrays as `storage.tables.read_table` gives them or `write_table` takes them (NULL is NaN among
+            floats, None among objects), or the length of a part that lacks the column.
+        nulls_as_nan: make integers with NULLs, or beside floats, float64 with NaN if every one fits exactly, as
+            `read_table` does; otherwise they become objects with None, of which `write_table` makes integers.
 
     Returns:
-        The column: of the parts' own dtype where they agree and none is missing; with NULLs, as `read_table`: floats
-        with NaN, integers as float64 with NaN if every one fits exactly, otherwise objects with None.
+        The column, of the parts' own dtype where they agree and none is missing; floats have NaN for NULL, everything
+        else is object with None.
     """
     given = [part for part in parts if not isinstance(part, int) and len(part)]
     n_missing = sum(part for part in parts if isinstance(part, int))
     if not given:
         return np.full(n_missing, np.nan)
     kinds = {part.dtype.kind for part in given}
-    masked = any(isinstance(part, np.ma.MaskedArray) for part in given)
-    if not masked and not n_missing and len({part.dtype for part in given}) == 1:
-        return np.concatenate(given)
-    if not masked and kinds <= {"f"} | ({"i", "u"} if all(_fits_float(part) for part in given) else set()):
+    if not any(isinstance(part, np.ma.MaskedArray) for part in given):
         if kinds == {"f"}:
             return _spread(parts, np.result_type(*given), np.nan)
-        if n_missing or "f" in kinds:
+        if not n_missing and (len({part.dtype for part in given}) == 1 or kinds == {"U"}):
+            return np.concatenate(given)
+        if not n_missing and kinds <= {"i", "u"} and np.result_type(*given).kind != "f":  # int64 with uint64 is float
+            return np.concatenate(given)
+        if kinds <= {"i", "u", "f"} and nulls_as_nan and all(_fits_float(part) for part in given):
             return _spread(parts, np.dtype(np.float64), np.nan)
-    if not n_missing and not masked and (kinds <= {"i", "u"} or kinds == {"U"}):
-        found = np.result_type(*given)
-        if found.kind != "f":  # int64 with uint64
-            return np.concatenate(given, dtype=found)
     return _spread(parts, np.dtype(object), None)
 
 

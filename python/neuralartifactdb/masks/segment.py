@@ -39,6 +39,7 @@ class MaskSegment:
         n_edges: edges of the index; 0 without one.
         uniform_shape: (H, W) if all masks have it, else None.
         box_names: names of the boxes that some mask has.
+        column_names: names of the attributes that some mask has.
         pixel_nbytes: bytes of all pixels.
     """
 
@@ -52,6 +53,7 @@ class MaskSegment:
             self.grid = int(meta["grid"])
             self.n_edges = int(meta["n_edges"])
             self.box_names: list[str] = list(meta["boxes"])
+            self.column_names: list[str] = list(meta["columns"])
             shape = meta["shape"]
             self.uniform_shape: tuple[int, int] | None = None if shape is None else (int(shape[0]), int(shape[1]))
             self._item = STORED_DTYPES[self.dtype].itemsize
@@ -118,14 +120,13 @@ class MaskSegment:
 
     @cached_property
     def _table(self) -> dict[str, NDArray[Any]]:
-        if TABLE not in self.reader.arrays:
-            return {}
-        columns = read_table(self.reader.file(TABLE))
-        for name, values in columns.items():
-            if len(values) != self.n:
-                raise FormatError(
-                    f"segment {self.reader.ref.id}: column {name!r} has {len(values)} values, expected {self.n}"
-                )
+        columns = read_table(self.reader.file(TABLE)) if TABLE in self.reader.arrays else {}
+        lengths = {name: len(values) for name, values in columns.items()}
+        if lengths != dict.fromkeys(self.column_names, self.n):
+            raise FormatError(
+                f"segment {self.reader.ref.id}: got columns of lengths {lengths}, expected {self.column_names} of "
+                f"{self.n} values each"
+            )
         return columns
 
     def columns(self) -> dict[str, NDArray[Any]]:

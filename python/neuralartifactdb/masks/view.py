@@ -93,7 +93,7 @@ class MaskView:
 
     @cached_property
     def live_ids(self) -> NDArray[np.int64]:
-        """Ids of the masks that are there, ascending, int64: what a collection's length, table and queries are about."""
+        """Ids of the masks that are there, ascending, int64: what queries are about."""
         stored = self.stored_ids
         return stored[~np.isin(stored, self.deleted)] if len(self.deleted) else stored
 
@@ -118,7 +118,7 @@ class MaskView:
     @cached_property
     def attribute_names(self) -> list[str]:
         """Names of attributes that some mask has, in order of appearance."""
-        return list(dict.fromkeys(name for segment in self.segments for name in segment.columns()))
+        return list(dict.fromkeys(name for segment in self.segments for name in segment.column_names))
 
     @property
     def column_names(self) -> list[str]:
@@ -162,7 +162,12 @@ class MaskView:
             elif name in ("height", "width"):
                 found = self.shapes[:, 0 if name == "height" else 1].astype(np.int64)
             elif name in self.attribute_names:
-                found = joined([segment.columns().get(name, segment.n) for segment in self.segments])
+                found = joined(
+                    [
+                        segment.columns()[name] if name in segment.column_names else segment.n
+                        for segment in self.segments
+                    ]
+                )
             else:
                 raise UnknownNameError(unknown_name(f"column of masks {self.name!r}", name, self.column_names))
             found.flags.writeable = False

@@ -208,7 +208,8 @@ class _OpenSegment:
             writer.add_array("edges", np.array(self.meta.edges, dtype=np.float64))
         if self._attrs:
             with writer.create_file(TABLE) as out:
-                out.write(write_table({name: joined(parts) for name, parts in self._attrs.items()}))
+                columns = {name: joined(parts, nulls_as_nan=False) for name, parts in self._attrs.items()}
+                out.write(write_table(columns))
         return writer.commit(
             {
                 "first": self.first,
@@ -216,6 +217,7 @@ class _OpenSegment:
                 "dtype": self.meta.dtype,
                 "shape": shapes[0].tolist() if uniform else None,
                 "boxes": list(self._boxes),
+                "columns": list(self._attrs),
                 "grid": 0 if self._index is None else self.meta.grid,
                 "n_edges": 0 if self._index is None else len(self.meta.edges),
             }
