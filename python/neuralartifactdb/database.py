@@ -24,12 +24,18 @@ from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.inputs import Inputs, as_columns, check_key
+from neuralartifactdb.masks.collection import Masks
+from neuralartifactdb.masks.creation import check_collection_name, check_same, described
+from neuralartifactdb.masks.lazy import IndexFiller
+from neuralartifactdb.masks.segment import MaskSegment
+from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.names import unknown_name
 from neuralartifactdb.quantities import format_bytes, parse_bytes
 from neuralartifactdb.queries import Options
 from neuralartifactdb.storage.directory import DEFAULT_CACHE_BYTES, DEFAULT_LOCK_TIMEOUT_S, DatabaseDirectory
 from neuralartifactdb.storage.manifest import SegmentRef
-from neuralartifactdb.storage.state import State
+from neuralartifactdb.storage.mutex import Mutex
+from neuralartifactdb.storage.state import Change, MaskEntry, State
 from neuralartifactdb.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from neuralartifactdb.limits import Limits
     from neuralartifactdb.results import Plan, Result, Verification
 
-__all__ = ["Activations", "Database", "open"]
+__all__ = ["Activations", "Collections", "Database", "open"]
 
 _log = logging.getLogger("neuralartifactdb")
 
@@ -90,7 +96,13 @@ class Database:
         self._segments: dict[SegmentRef, ActivationSegment] = {}
         self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
         self._render: Callable[[int], object] | None = None
+        self._index_filler = IndexFiller(directory)
+        self._mask_segments: dict[SegmentRef, MaskSegment] = {}
+        self._mask_views: dict[str, tuple[MaskEntry, MaskView]] = {}
+        self._mask_mutex = Mutex()
+        self._mask_inputs: dict[MaskSegment, int] = {}
         self.activations = Activations(self)
+        self.masks = Collections(self)
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
@@ -102,9 +114,11 @@ class Database:
     @property
     def n_inputs(self) -> int:
         """Inputs that the database is about; 0 while it knows none."""
-        state = self._directory.state()
+        return self._n_inputs_at(self._directory.state())
+
+    def _n_inputs_at(self, state: State) -> int:
         counts = [int(entry.meta["n_inputs"]) for entry in state.indexes.values()]
-        return max([*counts, self._inputs_at(state).n_inputs], default=0)
+        return max([*counts, self._inputs_at(state).n_inputs, self._n_inputs_of_masks(state)])
 
     @property
     def nbytes(self) -> int:
@@ -112,12 +126,16 @@ class Database:
         return self._directory.state().nbytes
 
     def close(self) -> None:
-        """Free memory and files. Closing twice is fine."""
+        """Free memory and files; keep what queries learned about masks. Closing twice is fine."""
+        self._index_filler.close()
         for source in {id(source): source for source in self._sources.values()}.values():
             _close(source)
         self._sources.clear()
         self._evaluated.forget()
         self._segments.clear()
+        self._mask_views.clear()
+        self._mask_segments.clear()
+        self._mask_inputs.clear()
         self._directory.close()
 
     def __enter__(self) -> Database:
@@ -130,6 +148,7 @@ class Database:
         state = self._directory.state()
         lines = [f"Database({self.path!r}: {self.n_inputs:,} inputs, {format_bytes(state.nbytes)})"]
         lines += [f"  {line}" for key in sorted(state.indexes) for line in repr(self.activations[key]).splitlines()[:1]]
+        lines += [f"  {line}" for name in sorted(state.masks) for line in repr(self.masks[name]).splitlines()[:1]]
         if len(self.inputs):
             lines.append(f"  {self.inputs!r}")
         return "\n".join(lines)
@@ -162,6 +181,7 @@ class Database:
             held = self._inputs_at(state)
             n = len(next(iter(new.values())))
             indexed = max((int(entry.meta["n_inputs"]) for entry in state.indexes.values()), default=0)
+            indexed = max(indexed, self._n_inputs_of_masks(state))
             if n < indexed:
                 raise InvalidValueError(f"columns must have a value for each of the {indexed:,} inputs, got {n:,}")
             if len(held) and held.n_inputs != n:
@@ -351,6 +371,93 @@ class Database:
                 "give the attributes of all of them first: db.set_inputs({...}, replace=True)"
             )
 
+    # ---- masks -----------------------------------------------------------------------------------------------------
+
+    def create_masks(
+        self,
+        name: str,
+        *,
+        dtype: Any,
+        value_range: tuple[float, float] | None = None,
+        nodata: float | None = None,
+        grid: int | None = None,
+        edges: Sequence[float] | None = None,
+        storage: float | int | str = 0.05,
+        index: str = "append",
+        exist_ok: bool = False,
+        overwrite: bool = False,
+    ) -> Masks:
+        """Make a collection of masks: 2-D arrays of any sizes, one dtype and value range for all.
+
+        Args:
+            name: of the collection.
+            dtype: "bool", "uint8", "uint16", "float16" or "float32".
+            value_range: least and greatest value of a pixel, both allowed; unless given (0, 255) for uint8,
+                (0, 65535) for uint16, (0, 1) for bool and floats.
+            nodata: a value (NaN, too) that no range contains and no count counts.
+            grid: cells of the histogram index along each axis; chosen at the first append unless given.
+            edges: ascending values from which the index counts; chosen at the first append unless given.
+            storage: bytes for the index: a share of the deflate-compressed pixels, as estimated at the first append
+                and never below 256 bytes a mask; or bytes a mask, such as "1KiB".
+            index: "append" builds the index on append; "lazy" lets queries fill it in as they read masks.
+            exist_ok: True returns a collection of that name if it is what is asked for.
+            overwrite: True replaces a collection of that name; its masks are gone for new queries.
+
+        Raises:
+            ValueError: the name is taken, or an argument is wrong. TypeError: an unknown dtype.
+
+        Example:
+            >>> masks = db.create_masks("gradcam", dtype="uint8", exist_ok=True)  # doctest: +SKIP
+        """
+        check_collection_name(name)
+        if exist_ok and overwrite:
+            raise InvalidValueError("exist_ok=True keeps a collection, overwrite=True replaces it: give one of them")
+        meta = described(dtype, value_range, nodata, grid, edges, storage, index)
+        optional = {"value_range": value_range, "nodata": nodata, "grid": grid, "edges": edges}
+        given = {"dtype", "index"} | {what for what, value in optional.items() if value is not None}
+
+        def is_there(state: State) -> bool:
+            if name not in state.masks or overwrite:
+                return False
+            if not exist_ok:
+                raise InvalidValueError(
+                    f"collection {name!r} exists already; exist_ok=True returns it, overwrite=True replaces it"
+                )
+            check_same(name, self._mask_view(state, name).meta, meta, given)
+            return True
+
+        if not is_there(self._directory.state()):
+            with self._directory.write() as transaction:
+                state = transaction.state
+                if not is_there(state):  # another process may have made it meanwhile
+                    changes: list[Change] = [{"op": "create_masks", "masks": name, "meta": meta.to_json()}]
+                    if name in state.masks:
+                        changes.insert(0, {"op": "drop_masks", "masks": name})
+                    transaction.commit(changes)
+        return self.masks[name]
+
+    def _mask_view(self, state: State, name: str) -> MaskView:
+        """A collection at a version. Versions that did not change it share one view."""
+        entry = state.masks.get(name)
+        if entry is None:
+            raise UnknownNameError(unknown_name("collection of masks", name, state.masks))
+        with self._mask_mutex.lock:
+            held = self._mask_views.get(name)
+            if held is None or held[0] is not entry:
+                view = MaskView(name, entry, self._directory.reader, self._mask_segments)
+                held = self._mask_views[name] = (entry, view)
+            return held[1]
+
+    def _n_inputs_of_masks(self, state: State) -> int:
+        """One more than the greatest input id of any mask."""
+        most = 0
+        for name in state.masks:
+            for segment in self._mask_view(state, name).segments:
+                if segment not in self._mask_inputs:
+                    self._mask_inputs[segment] = int(segment.input_ids.max(initial=-1)) + 1
+                most = max(most, self._mask_inputs[segment])
+        return most
+
     # ---- attaching -------------------------------------------------------------------------------------------------
 
     def attach(
@@ -497,8 +604,8 @@ class Database:
         """As `Layer.filter`, for a condition over any number of layers and columns."""
         return filter_inputs(self._view(), "db.filter", condition, limit, Options(where, limits, on_progress, explain))
 
-    def _view(self) -> _View:
-        return _View(self, self._directory.state())
+    def _view(self, state: State | None = None) -> _View:
+        return _View(self, self._directory.state() if state is None else state)
 
     def _segment(self, ref: SegmentRef, dtype: str) -> ActivationSegment:
         segment = self._segments.get(ref)
@@ -514,13 +621,13 @@ class _View:
         self._database = database
         self._state = state
         self._indexes: dict[str, LayerIndex] = {}
+        self.path = database.path
         self.token = (database.path, state.database.get("uuid"))
         self.context = _Context(database, self.token)
 
     @property
     def n_inputs(self) -> int:
-        counts = [int(entry.meta["n_inputs"]) for entry in self._state.indexes.values()]
-        return max([*counts, self.inputs.n_inputs], default=0)
+        return self._database._n_inputs_at(self._state)
 
     @property
     def inputs(self) -> Inputs:
@@ -535,6 +642,16 @@ class _View:
 
     def id_of_key(self, key: Key) -> int:
         return self.inputs.id_of(key)
+
+    @property
+    def index_filler(self) -> IndexFiller:
+        return self._database._index_filler
+
+    def masks(self, name: str) -> MaskView:
+        return self._database._mask_view(self._state, name)
+
+    def render(self, input_id: int) -> object | None:
+        return None if self._database._render is None else self._database._render(input_id)
 
     def index(self, key: str) -> LayerIndex:
         if key not in self._indexes:
@@ -612,6 +729,56 @@ class Activations(Mapping[str, Layer]):
             "\n".join(repr(layer) for layer in self.values())
             or "Activations(none; call db.index_arrays or db.index_activations)"
         )
+
+
+class Collections(Mapping[str, Masks]):
+    """The collections of masks of a database, by name: `db.masks["gradcam"]`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._store = _MaskStore(database)
+
+    def __getitem__(self, name: str) -> Masks:
+        collections = self._database._directory.state().masks
+        if name not in collections:
+            raise UnknownNameError(unknown_name("collection of masks", name, collections))
+        return Masks(name, self._store)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._database._directory.state().masks))
+
+    def __len__(self) -> int:
+        return len(self._database._directory.state().masks)
+
+    def __delitem__(self, name: str) -> None:
+        """Drop a collection. Its files stay for readers of older versions of the database."""
+        database = self._database
+        with database._directory.write() as transaction:
+            if name not in transaction.state.masks:
+                raise UnknownNameError(unknown_name("collection of masks", name, transaction.state.masks))
+            transaction.commit([{"op": "drop_masks", "masks": name}])
+        database._mask_views.pop(name, None)
+
+    def __repr__(self) -> str:
+        return "\n".join(repr(masks) for masks in self.values()) or "Collections(none; call db.create_masks)"
+
+
+class _MaskStore:
+    """What collections need of an open database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def directory(self) -> DatabaseDirectory:
+        return self._database._directory
+
+    @property
+    def index_filler(self) -> IndexFiller:
+        return self._database._index_filler
+
+    def at(self, state: State | None = None) -> _View:
+        return self._database._view(state)
 
 
 def _close(source: Source) -> None:

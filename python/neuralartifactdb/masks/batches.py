@@ -21,7 +21,7 @@ from neuralartifactdb.masks.boxes import check_box_options, stored_boxes
 from neuralartifactdb.masks.conversion import as_numpy, check_convert, check_values, stored_pixels
 from neuralartifactdb.names import unknown_name
 
-__all__ = ["AppendArguments", "InputLookup", "batches_of"]
+__all__ = ["AppendArguments", "InputLookup", "batches_of", "number_of_masks", "sample_of"]
 
 #: pixels in one batch: bytes as given, and masks
 _BATCH_BYTES = 32 << 20
@@ -84,6 +84,27 @@ def batches_of(given: AppendArguments, meta: CollectionMeta, inputs: InputLookup
         if getattr(given, name) is not None:
             raise DtypeError(f"{name} must stand in the dicts that the iterator gives, got it beside the iterator")
     return _batches_of_items(given, meta, inputs)
+
+
+def number_of_masks(given: AppendArguments) -> int | None:
+    """How many masks there are; None for an iterable of dicts, which tells when it ends. Call `batches_of` before."""
+    if _is_array(given.pixels):
+        return int(given.pixels.shape[0])
+    if isinstance(given.pixels, (list, tuple)) and not (given.pixels and isinstance(given.pixels[0], Mapping)):
+        return len(given.pixels)
+    return None
+
+
+def sample_of(given: AppendArguments, meta: CollectionMeta, n: int) -> list[NDArray[Any]]:
+    """At most n masks, spread evenly over an array or list, as they will be stored. Call `batches_of` before."""
+    total = number_of_masks(given) or 0
+    sample = []
+    for i in range(min(n, total)):
+        position = i * total // min(n, total)
+        mask = stored_pixels(as_numpy(given.pixels[position])[None], meta, given.convert, position)[0]
+        check_values([mask], meta, position)
+        sample.append(mask)
+    return sample
 
 
 def _batches_of_items(given: AppendArguments, meta: CollectionMeta, inputs: InputLookup) -> Iterator[MaskBatch]:

@@ -1,0 +1,187 @@
+"""One append: batches checked and written as they come, the index chosen at the first, everything in one commit.
+
+A killed or failing append leaves the last committed version. Implements `append` of design section 7, "Index" of
+section 5 and the writes of section 6.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.errors import InvalidValueError
+from neuralartifactdb.inputs import Inputs
+from neuralartifactdb.masks.attributes import check_kinds, kind_of
+from neuralartifactdb.masks.batch import CollectionMeta, MaskBatch
+from neuralartifactdb.masks.batches import AppendArguments, InputLookup, batches_of, number_of_masks, sample_of
+from neuralartifactdb.masks.context import MaskDatabaseView
+from neuralartifactdb.masks.grid import SAMPLE_MASKS, choose_index
+from neuralartifactdb.masks.lazy import IndexFiller
+from neuralartifactdb.masks.replacing import NewColumns, checked_replace_on, replaced_ids
+from neuralartifactdb.masks.view import MaskView
+from neuralartifactdb.masks.writer import MaskAppender, write_deletes
+from neuralartifactdb.progress import check_progress, progress_bar
+from neuralartifactdb.quantities import format_bytes
+from neuralartifactdb.storage.directory import DatabaseDirectory
+from neuralartifactdb.storage.state import State
+
+__all__ = ["MaskDatabase", "MaskStore", "append_masks"]
+
+_log = logging.getLogger("neuralartifactdb")
+
+
+class MaskDatabase(MaskDatabaseView, Protocol):
+    """The database at one version, as collections need it."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """Attributes of the inputs."""
+        ...
+
+
+class MaskStore(Protocol):
+    """The open database behind a collection."""
+
+    @property
+    def directory(self) -> DatabaseDirectory:
+        """Where it is written."""
+        ...
+
+    @property
+    def index_filler(self) -> IndexFiller:
+        """Keeps index rows that queries computed."""
+        ...
+
+    def at(self, state: State | None = None) -> MaskDatabase:
+        """The database at a version; the newest by default."""
+        ...
+
+
+def append_masks(
+    store: MaskStore, name: str, given: AppendArguments, replace_on: Any, progress: Any
+) -> NDArray[np.int64]:
+    """Add masks to a collection, all or none; see `Masks.append`.
+
+    Args:
+        store: the open database.
+        name: of the collection.
+        given: what was given to `append`.
+        replace_on: names of columns, or None.
+        progress: as for `progress_bar`.
+
+    Returns:
+        int64 (n,), the ids of the new masks.
+    """
+    check_progress(progress)
+    names = checked_replace_on(replace_on)
+    with store.directory.write() as transaction:
+        database = store.at(transaction.state)
+        view = database.masks(name)
+        known = database.inputs.n_inputs
+        batches = batches_of(given, view.meta, InputLookup(known or None, database.inputs.id_of))
+        first = view.n_masks
+        meta, batches = _with_index(view.meta, given, batches)
+        store.index_filler.seal(transaction)
+        appender = MaskAppender(transaction, meta)
+        try:
+            new = _write(appender, view, batches, names, number_of_masks(given), progress)
+            replaced = replaced_ids(view, new) if names and new.n else np.empty(0, np.int64)
+            segments = appender.finish()
+        finally:
+            appender.abort()
+        if segments:
+            change: dict[str, Any] = {"op": "add_mask_segments", "masks": name, "segments": segments}
+            change["meta"] = appender.meta.to_json()
+            if len(replaced):
+                change["deleted"] = [write_deletes(transaction, replaced)]
+            transaction.commit([change])
+            if not view.meta.has_index:
+                _log_share(name, meta, appender.n_bytes, appender.meta.next_id - first)
+        return np.arange(first, appender.meta.next_id, dtype=np.int64)
+
+
+def _with_index(
+    meta: CollectionMeta, given: AppendArguments, batches: Iterator[MaskBatch]
+) -> tuple[CollectionMeta, Iterator[MaskBatch]]:
+    """The collection with an index chosen, from masks spread over an array or list, else from the first batches."""
+    if meta.has_index:
+        return meta, batches
+    if number_of_masks(given) is not None:
+        sample = sample_of(given, meta, SAMPLE_MASKS)
+    else:
+        held: list[MaskBatch] = []
+        for batch in batches:
+            held.append(batch)
+            if sum(len(b.pixels) for b in held) >= SAMPLE_MASKS:
+                break
+        sample = [mask for batch in held for mask in batch.pixels]
+        batches = itertools.chain(held, batches)
+    return (meta.with_index(*choose_index(sample, meta)) if sample else meta), batches
+
+
+def _write(
+    appender: MaskAppender,
+    view: MaskView,
+    batches: Iterator[MaskBatch],
+    names: tuple[str, ...],
+    total: int | None,
+    progress: Any,
+) -> NewColumns:
+    """Write all batches; returns the columns that decide what they replace."""
+    kinds = {n: kind for n in view.attribute_names if (kind := kind_of(n, view.column(n))) is not None}
+    attributes = set(view.attribute_names)
+    boxes = set(view.box_names)
+    new = NewColumns(names)
+    with _advance(total, progress) as advance:
+        for batch in batches:
+            check_kinds(kinds, batch.attrs)
+            attributes.update(batch.attrs)
+            boxes.update(batch.boxes)
+            both = min(attributes & boxes, default=None)
+            if both is not None:
+                raise InvalidValueError(
+                    f"{both!r} is a box and an attribute of masks {view.name!r}: give one of them another name"
+                )
+            appender.add(batch)
+            if names:
+                new.add(batch.input_ids, batch.attrs)
+            advance(len(batch.pixels))
+    return new
+
+
+@contextlib.contextmanager
+def _advance(total: int | None, progress: Any) -> Iterator[Callable[[int], None]]:
+    """As `progress_bar`, also where the number of masks is not known; a callable then gets (done, done)."""
+    if total is not None:
+        with progress_bar(total, "masks", progress) as advance:
+            yield advance
+        return
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        if callable(progress):
+            progress(done, done)
+
+    yield count
+
+
+def _log_share(name: str, meta: CollectionMeta, n_bytes: int, n: int) -> None:
+    """Say what the index was chosen to be."""
+    row = meta.grid * meta.grid * len(meta.edges)
+    _log.info(
+        "masks %r: index of %d x %d cells x %d edges, %s a mask, %.2f%% of the pixels as given",
+        name,
+        meta.grid,
+        meta.grid,
+        len(meta.edges),
+        format_bytes(row),
+        100 * row * n / max(n_bytes, 1),
+    )

@@ -1,0 +1,400 @@
+"""A collection of masks: what users do with it. `db.masks["gradcam"]` is one.
+
+Reading back and deleting are here, appending in `appending`, questions in `query` and `groups`. Every append and every
+delete is one commit: all of it or nothing. Public names of design section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+from neuralartifactdb.expressions.tree import Expression
+from neuralartifactdb.masks import query
+from neuralartifactdb.masks.appending import MaskStore, append_masks
+from neuralartifactdb.masks.batches import AppendArguments
+from neuralartifactdb.masks.context import mask_domain
+from neuralartifactdb.masks.conversion import as_numpy
+from neuralartifactdb.masks.table import mask_table
+from neuralartifactdb.masks.view import MaskView
+from neuralartifactdb.masks.writer import write_deletes
+from neuralartifactdb.quantities import format_bytes
+from neuralartifactdb.queries import Options
+from neuralartifactdb.results import Result
+from neuralartifactdb.where import ids_where
+
+if TYPE_CHECKING:
+    from neuralartifactdb.limits import Limits
+    from neuralartifactdb.masks.groups import Groups
+    from neuralartifactdb.results import Plan
+    from neuralartifactdb.search import Progress
+
+__all__ = ["Masks"]
+
+OnProgress = Callable[["Progress"], object]
+
+
+class Masks:
+    """The masks of one collection of a database.
+
+    Args:
+        name: of the collection.
+        store: the open database.
+    """
+
+    def __init__(self, name: str, store: MaskStore) -> None:
+        self._name = name
+        self._store = store
+
+    @property
+    def _view(self) -> MaskView:
+        return self._store.at().masks(self._name)
+
+    # ---- facts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of the collection."""
+        return self._name
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the pixels: "bool", "uint8", "uint16", "float16" or "float32"."""
+        return self._view.meta.dtype
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Least and greatest value that a pixel may have; ints for bool and integer collections."""
+        meta = self._view.meta
+        low, high = meta.value_range
+        return (low, high) if meta.dtype.startswith("float") else (int(low), int(high))
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that no range contains, or None."""
+        meta = self._view.meta
+        return meta.nodata if meta.nodata is None or meta.dtype.startswith("float") else int(meta.nodata)
+
+    @property
+    def shapes(self) -> NDArray[np.int32]:
+        """Height and width of every mask, int32 (n, 2), in order of mask id."""
+        view = self._view
+        return view.shapes[view.positions(view.live_ids)]
+
+    @property
+    def boxes(self) -> list[str]:
+        """Names of the boxes that some mask has."""
+        return list(self._view.box_names)
+
+    @property
+    def attributes(self) -> list[str]:
+        """Names of the attributes that some mask has."""
+        return list(self._view.attribute_names)
+
+    @property
+    def grid(self) -> int:
+        """Cells of the histogram index along each axis; 0 until the first append chooses it."""
+        return self._view.meta.grid
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """Pixel values from which the histogram index counts; none until the first append chooses them."""
+        return self._view.meta.edges
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, the index included."""
+        return self._view.nbytes
+
+    @property
+    def index_nbytes(self) -> int:
+        """Bytes of the histogram index on disk."""
+        return self._view.index_nbytes
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __bool__(self) -> bool:
+        return True  # a handle, whether masks are there or not
+
+    __iter__ = None  # not a sequence of masks: pixels(ids) reads some
+
+    def __repr__(self) -> str:
+        view = self._view
+        meta = view.meta
+        n_gone = len(view.deleted)
+        sizes = np.unique(view.shapes, axis=0)
+        size = (
+            "no masks yet"
+            if not len(sizes)
+            else f"{sizes[0, 0]} x {sizes[0, 1]}"
+            if len(sizes) == 1
+            else f"{len(sizes):,} sizes up to {sizes[:, 0].max()} x {sizes[:, 1].max()}"
+        )
+        low, high = self.value_range
+        index = (
+            "index not chosen yet"
+            if not meta.has_index
+            else f"index {format_bytes(view.index_nbytes)}, {meta.grid} x {meta.grid} cells x {len(meta.edges)} edges"
+            + (", filled in by queries" if meta.is_lazy else "")
+        )
+        lines = [
+            f"Masks({self._name!r}: {len(view):,} masks, {size}, {meta.dtype} in [{low:g}, {high:g}])",
+            f"  {format_bytes(view.nbytes)} on disk; {index}" + (f"; {n_gone:,} deleted" if n_gone else ""),
+        ]
+        if view.box_names or view.attribute_names:
+            boxes, attributes = ", ".join(view.box_names) or "none", ", ".join(view.attribute_names) or "none"
+            lines.append(f"  boxes: {boxes}; attributes: {attributes}")
+        return "\n".join(lines)
+
+    # ---- changing --------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        pixels: Any,
+        *,
+        input_id: Any = None,
+        input_key: Any = None,
+        boxes: Any = None,
+        attrs: Any = None,
+        box_format: str = "xyxy",
+        rounding: str | None = None,
+        convert: str | None = None,
+        replace_on: Any = None,
+        progress: Any = None,
+    ) -> NDArray[np.int64]:
+        """Add masks; durable and visible to everybody on return, all of them or none.
+
+        Args:
+            pixels: (n, h, w), an array or torch tensor; or a list of 2-D arrays or tensors of any sizes; or an
+                iterator of dicts of these arguments, one batch each (then `box_format`, `rounding`, `convert` and
+                `attrs` given here are defaults). Integers fit if their values do; floats must not be wider than the
+                collection's.
+            input_id: (n,) ints, the input of each mask.
+            input_key: instead of `input_id`, values of the key column of `set_inputs`.
+            boxes: by name (n, 4) whole pixels, half-open; None or NaN where a box is missing.
+            attrs: by name n values (bool, numbers, text; None is NULL) or one for all; or a pandas DataFrame.
+            box_format: "xyxy", "xywh", "cxcywh" or "yxyx".
+            rounding: "outward" makes fractional boxes the smallest whole ones around them.
+            convert: "scale" maps floats in [0, 1] onto the value range of an integer collection.
+            replace_on: columns, such as ("input_id", "model"): masks that are there already and agree with a new one
+                in all of them are deleted in the same step. NULL agrees with NULL.
+            progress: True or False shows a bar or not; None on terminals and notebooks only; or a callable of (done,
+                total), total = done while it is not known.
+
+        Returns:
+            int64 (n,), the mask ids: consecutive, never used before.
+
+        Raises:
+            TypeError: a dtype that would lose something, ids that are not integers. ValueError: wrong shapes or
+            lengths, a pixel out of range (mask, y, x and value are named), fractional boxes, two new masks that agree
+            in `replace_on`. KeyError: an unknown key or column. IndexError: an input id out of range.
+
+        Example:
+            >>> masks.append(maps, input_id=ids, boxes={"object": xyxy}, attrs={"model": "resnet50"})  # doctest: +SKIP
+        """
+        given = AppendArguments(pixels, input_id, input_key, boxes, attrs, box_format, rounding, convert)
+        return append_masks(self._store, self._name, given, replace_on, progress)
+
+    def delete(self, ids: Any) -> int:
+        """Delete masks. Their ids are never used again.
+
+        Args:
+            ids: mask ids; or what `where=` takes: a bool array (one per mask, in the order of `table()`), a callable of
+                ids, a Result; or a condition over masks.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            IndexError: an id that no mask has, or that was deleted before.
+
+        Example:
+            >>> masks.delete(nadb.column("model") == "old")  # doctest: +SKIP
+        """
+        if ids is None:
+            raise DtypeError("delete needs mask ids, a bool array, a callable, a Result or a condition, got None")
+        if isinstance(ids, (int, np.integer)) and not isinstance(ids, bool):
+            ids = [int(ids)]
+        with self._store.directory.write() as transaction:
+            database = self._store.at(transaction.state)
+            view = database.masks(self._name)
+            if isinstance(ids, Expression):
+                found = query.filter_masks(database, self._name, ids)
+                assert isinstance(found, Result)
+                ids = found.ids
+            chosen = ids_where(ids, mask_domain(view, database.token))
+            assert chosen is not None
+            if len(chosen):
+                ref = write_deletes(transaction, chosen)
+                transaction.commit([{"op": "delete_masks", "masks": self._name, "segments": [ref]}])
+            return len(chosen)
+
+    def commit(self) -> None:
+        """Make durable what queries learned with index="lazy". Appends and deletes are durable when they return."""
+        self._store.index_filler.flush()
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def pixels(self, ids: Any) -> NDArray[Any] | list[NDArray[Any]]:
+        """The pixels of masks, in the order asked for.
+
+        Args:
+            ids: one mask id, or ints (k,); the same may come twice.
+
+        Returns:
+            (k, h, w) in the collection's dtype if all shapes agree, else a list of k 2-D arrays; of one id a 2-D
+            array.
+
+        Raises:
+            TypeError: ids that are not integers. IndexError: no such mask, or it was deleted.
+        """
+        view = self._view
+        array = as_numpy(ids)
+        if array.dtype.kind not in "iu" and array.size:
+            raise DtypeError(f"ids must be integers, got dtype {array.dtype}")
+        if array.ndim > 1:
+            raise InvalidValueError(f"ids must be one mask id or 1-D, got shape {array.shape}")
+        wanted = array.reshape(-1).astype(np.int64)
+        distinct, back = np.unique(wanted, return_inverse=True)
+        gone = np.setdiff1d(distinct, view.live_ids, assume_unique=True)
+        if gone.size:
+            held = int(gone[0]) in view.deleted
+            raise IdError(
+                f"mask {int(gone[0])} of {self._name!r} was deleted"
+                if held
+                else f"masks of {self._name!r} have ids in [0, {view.n_masks}), got {int(gone[0])} at position "
+                f"{int(np.flatnonzero(wanted == gone[0])[0])}"
+            )
+        found = _read(view, distinct)
+        masks = [found[i] for i in back.tolist()]
+        if array.ndim == 0:
+            return np.array(masks[0])
+        if not masks:
+            uniform = {segment.uniform_shape for segment in view.segments}
+            shape = uniform.pop() if len(uniform) == 1 else None
+            return np.empty((0, *(shape or (0, 0))), dtype=view.meta.dtype)
+        if len({mask.shape for mask in masks}) > 1:
+            return [np.array(mask) for mask in masks]
+        stacked: NDArray[Any] = np.stack(masks)
+        return stacked
+
+    def table(self) -> dict[str, NDArray[Any]]:
+        """Every mask's facts as NumPy columns, in order of mask id.
+
+        Returns:
+            By name arrays of length n: `mask_id`, `input_id`, `height`, `width` (int64), the attributes (None or NaN
+            is NULL), and boxes as (n, 4): x0, y0, x1, y1, int32, or float64 with rows of NaN where some are missing.
+        """
+        return mask_table(self._view)
+
+    # ---- queries ---------------------------------------------------------------------------------------------------
+
+    def filter(
+        self,
+        condition: Expression,
+        *,
+        where: Any = None,
+        limit: int | None = None,
+        limits: Limits | None = None,
+        on_progress: OnProgress | None = None,
+        explain: bool = False,
+    ) -> Result | Plan:
+        """The masks for which a condition holds, exactly, ids ascending.
+
+        Args:
+            condition: over `nadb.count`, `nadb.area` and `nadb.column`, such as
+                `nadb.count(nadb.box("object"), low=200) < 100`.
+            where: only these masks: a bool array (one per mask, in the order of `table()`), mask ids, a callable of
+                ids, a Result (of this collection by mask, of another one or of activations by input, of groups by key).
+            limit: the first so many only.
+            limits: stop short of the exact answer; see `nadb.Limits`.
+            on_progress: called with a `nadb.Progress` while the query runs.
+            explain: True returns the `Plan` and reads no pixels.
+
+        Raises:
+            KeyError: an unknown box, column or collection. TypeError: not a condition.
+            FormatError: pixels or index are damaged, with the place.
+
+        Example:
+            >>> masks.filter(ratio < 0.1, where=table["model"] == "resnet50", limit=100)  # doctest: +SKIP
+        """
+        options = Options(where, limits, on_progress, explain)
+        return query.filter_masks(self._store.at(), self._name, condition, limit=limit, options=options)
+
+    def top_k(
+        self,
+        expression: Expression,
+        k: int = 25,
+        *,
+        largest: bool = True,
+        where: Any = None,
+        limits: Limits | None = None,
+        on_progress: OnProgress | None = None,
+        explain: bool = False,
+    ) -> Result | Plan:
+        """The k masks with the largest (or smallest) value of an expression, exactly; ties by id.
+
+        Args:
+            expression: such as `nadb.count(nadb.box("object"), low=200) / nadb.area(nadb.box("object"))`.
+            k: how many; more than there are gives all.
+            largest: False for the smallest values.
+            where: as for `filter`.
+            limits: as for `filter`.
+            on_progress: as for `filter`.
+            explain: as for `filter`.
+
+        Example:
+            >>> masks.top_k(nadb.count((50, 60, 170, 160), 128, 256), k=25)  # doctest: +SKIP
+        """
+        options = Options(where, limits, on_progress, explain)
+        return query.top_k_masks(self._store.at(), self._name, expression, k, largest=largest, options=options)
+
+    def scores(self, expression: Expression, ids: Any) -> NDArray[np.float64]:
+        """Exact values of an expression for some masks, float64 (n,); NaN for NULL.
+
+        Args:
+            expression: a condition gives 1.0 and 0.0.
+            ids: mask ids, in any order.
+        """
+        return query.mask_scores(self._store.at(), self._name, expression, ids)
+
+    def count_where(self, condition: Expression, *, where: Any = None) -> int:
+        """How many masks meet a condition, without listing them.
+
+        Args:
+            condition: as for `filter`.
+            where: as for `filter`.
+        """
+        return query.count_masks(self._store.at(), self._name, condition, where)
+
+    def group_by(self, column: str) -> Groups:
+        """The masks grouped by the values of a column, for questions about groups; NULL is a group of its own, last.
+
+        Args:
+            column: "input_id", another column of every mask, or an attribute.
+
+        Example:
+            >>> masks.group_by("input_id").top_k(nadb.mean(nadb.count(nadb.whole, low=128)), k=25)  # doctest: +SKIP
+        """
+        from neuralartifactdb.masks.groups import Groups
+
+        return Groups(self._name, column, self._store.at)
+
+
+def _read(view: MaskView, ids: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """The pixels of distinct masks, ascending; arrays that may share memory with the block cache."""
+    meta = view.meta
+    masks: list[NDArray[Any]] = [np.empty((0, 0))] * len(ids)
+    for segment, at, local in view.by_segment(ids):
+        shapes = segment.shapes[local]
+        heights = np.ascontiguousarray(shapes[:, 0])
+        rows = segment.read_rows(local, np.zeros(len(local), np.int32), heights)
+        for i, data, shape in zip(at.tolist(), rows, shapes.tolist(), strict=True):
+            mask = np.frombuffer(data, dtype=meta.stored_dtype).reshape(shape)
+            masks[i] = mask.view(np.bool_) if meta.dtype == "bool" else mask
+    return masks
