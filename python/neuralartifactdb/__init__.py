@@ -23,6 +23,8 @@ from neuralartifactdb.errors import (
 )
 from neuralartifactdb.expressions.tree import column
 from neuralartifactdb.limits import Limits
+from neuralartifactdb.masks.aggregates import intersection, iou, max, mean, min, sum, union
+from neuralartifactdb.masks.counts import area, box, count, mask, whole
 from neuralartifactdb.results import Plan, Result, Row, Stats, Verification
 from neuralartifactdb.search import Progress
 
@@ -45,10 +47,22 @@ __all__ = [
     "Stats",
     "StorageBudgetError",
     "Verification",
+    "area",
+    "box",
     "build_info",
     "column",
+    "count",
+    "intersection",
+    "iou",
     "key",
+    "mask",
+    "max",
+    "mean",
+    "min",
     "open",
+    "sum",
+    "union",
+    "whole",
 ]
 
 
