@@ -179,7 +179,7 @@ def test_a_description_goes_through_json(nodata: float | None) -> None:
     for key, wrong in (("dtype", "int8"), ("edges", [2, 1]), ("index", "x"), ("grid", -1), ("value_range", [1])):
         with pytest.raises(FormatError, match="got the description"):
             CollectionMeta.from_json({**meta.to_json(), key: wrong})
-    with pytest.raises(FormatError, match="next_id"):
+    with pytest.raises(FormatError, match="value_range"):
         CollectionMeta.from_json({"id": "m"})
 
 

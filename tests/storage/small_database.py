@@ -57,20 +57,45 @@ def step_replace(directory: DatabaseDirectory) -> None:
         tx.commit([{"op": "replace_index", "index": "m/l", "meta": {"n": 10}, "segments": [ref]}])
 
 
-STEPS: list[Callable[[DatabaseDirectory], None]] = [step_create, step_append, step_inputs, step_replace]
+def step_masks(directory: DatabaseDirectory) -> None:
+    """A collection of masks, two segments and a deletion in one commit: all or nothing."""
+    with directory.write() as tx:
+        pixels = [write_codes(tx.new_segment("masks"), first) for first in (0, 7)]
+        deleted = tx.new_segment("mask_deletes")
+        deleted.add_array("ids", np.array([3]))
+        tx.commit(
+            [
+                {"op": "create_masks", "masks": "cams", "meta": {"n": 0}},
+                {
+                    "op": "add_mask_segments",
+                    "masks": "cams",
+                    "segments": pixels,
+                    "deleted": [deleted.commit({})],
+                    "meta": {"n": 20},
+                },
+            ]
+        )
+
+
+STEPS: list[Callable[[DatabaseDirectory], None]] = [step_create, step_append, step_inputs, step_masks, step_replace]
 
 
 def content(directory: DatabaseDirectory, state: State | None = None) -> dict[str, Any]:
     """Everything that a state says and refers to, read through both paths of reading, without ids and sizes."""
     state = state or directory.state()
     out: dict[str, Any] = {"inputs": [state.inputs["key"], state.inputs["meta"]]}
-    for key, index in state.indexes.items():
-        out[key] = [index.meta]
-        for ref in index.segments:
+    kept = {key: (index.meta, index.segments) for key, index in state.indexes.items()}
+    kept |= {name: (entry.meta, entry.segments) for name, entry in state.masks.items()}
+    out["deleted"] = [directory.reader(ref).array("ids").tolist() for e in state.masks.values() for ref in e.deleted]
+    for key, (meta, segments) in kept.items():
+        out[key] = [meta]
+        for ref in segments:
             reader = directory.reader(ref)
             assert reader.verify() == ref.nbytes
             entry = reader.arrays["codes"]
-            pieces = reader.read_many("codes", [(0, entry.nbytes), (64, 64), (60, 20)])
+            ranges = [(0, entry.nbytes), (64, 64), (60, 20)]
+            pieces = reader.read_many("codes", ranges)
+            assert [bytes(span) for span in reader.read_spans("codes", ranges)] == [bytes(piece) for piece in pieces]
             assert bytes(pieces[0]) == reader.array("codes").tobytes()
             assert [bytes(pieces[1]), bytes(pieces[2])] == [bytes(pieces[0])[64:128], bytes(pieces[0])[60:80]]
             out[key].append((reader.meta, reader.kind, bytes(pieces[0]), reader.array("bounds").tolist()))

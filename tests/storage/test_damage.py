@@ -23,7 +23,7 @@ def files(small: Path) -> list[Path]:
         segments = {segment.id for segment in directory.state().segments()}
     found = [path for path in small.rglob("*") if path.is_file()]
     found = sorted(path for path in found if path.parent.name == "versions" or path.parent.name in segments)
-    assert len(found) == 5 + 4 + 3
+    assert len(found) == 6 + 4 + 3 + 2 * 4 + 3
     return found
 
 

@@ -59,7 +59,7 @@ def test_segments_without_versions_are_not_an_empty_database(small: Path) -> Non
     """Else the next write would remove them."""
     for version in (small / "versions").iterdir():
         version.unlink()
-    with pytest.raises(FormatError, match="got no version files beside 4 segments"):
+    with pytest.raises(FormatError, match="got no version files beside 7 segments"):
         DatabaseDirectory(small)
     (small / "versions").rmdir()
     with pytest.raises(FormatError, match="got no version files"):

@@ -13,6 +13,7 @@ import pytest
 from neuralartifactdb.errors import FormatError, InvalidValueError, SnapshotExpiredError
 from neuralartifactdb.storage import io
 from neuralartifactdb.storage.manifest import SegmentRef
+from neuralartifactdb.storage.sealed import JsonBody
 from neuralartifactdb.storage.state import State, change_from_json, change_to_json
 from neuralartifactdb.storage.versions import WHOLE_EVERY, VersionLog
 
@@ -64,6 +65,65 @@ def test_operations(log: VersionLog) -> None:
     assert log.referenced_segments() == {ref(i).id for i in (1, 2, 3, 4)}
 
 
+def test_operations_on_masks(log: VersionLog) -> None:
+    a = commit(log, {"op": "create_masks", "masks": "cams", "meta": {"dtype": "uint8", "next_id": 0}})
+    assert a.masks["cams"].all_segments() == []
+    b = commit(
+        log,
+        {"op": "add_mask_segments", "masks": "cams", "segments": [ref(1), ref(2)], "meta": {"next_id": 9}},
+        {"op": "create_masks", "masks": "other", "meta": {}},
+    )
+    c = commit(log, {"op": "add_mask_segments", "masks": "cams", "segments": [ref(3)], "deleted": [ref(4)]})
+    d = commit(log, {"op": "delete_masks", "masks": "cams", "segments": [ref(5)]})
+    e = commit(log, {"op": "add_mask_index", "masks": "cams", "segments": [ref(6)]})
+    assert a.masks["cams"].segments == []  # the older state is as it was
+    assert b.masks["cams"].meta == {"dtype": "uint8", "next_id": 9}
+    assert c.masks["cams"].deleted == [ref(4)]
+    entry = e.masks["cams"]
+    assert (entry.segments, entry.deleted, entry.index) == ([ref(1), ref(2), ref(3)], [ref(4), ref(5)], [ref(6)])
+    assert e.segments() == [ref(i) for i in (1, 2, 3, 4, 5, 6)]
+    assert e.nbytes == entry.nbytes == 6 * 1000 + 21
+    f = commit(
+        log,
+        {"op": "set_masks_meta", "masks": "cams", "meta": {"grid": 8}},
+        {"op": "drop_masks", "masks": "other"},
+    )
+    assert list(f.masks) == ["cams"]
+    assert (f.masks["cams"].meta, f.masks["cams"].index) == ({"grid": 8}, [ref(6)])
+    assert State.from_json(f.number, JsonBody(json.loads(json.dumps(f.to_json())), "whole list")) == f
+    states = [a, b, c, d, e, f]
+    assert [VersionLog(Path(log.directory).parent).at(state.number) for state in states] == states
+    commit(log, {"op": "drop_masks", "masks": "cams"})
+    assert log.referenced_segments() == {ref(i).id for i in range(1, 7)}  # older versions refer to them
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"op": "create_masks", "masks": "m", "meta": {}},
+        {"op": "create_masks", "masks": "n"},
+        {"op": "add_mask_segments", "masks": "none", "segments": [ref(1)]},
+        {"op": "add_mask_segments", "masks": "m", "segments": [ref(0)]},
+        {"op": "add_mask_segments", "masks": "m", "segments": [ref(1)], "deleted": [ref(1)]},
+        {"op": "add_mask_segments", "masks": "m", "segments": [["x", 1, 1]]},
+        {"op": "delete_masks", "masks": "m", "segments": [ref(0)]},
+        {"op": "delete_masks", "masks": "m"},
+        {"op": "add_mask_index", "masks": "none", "segments": [ref(1)]},
+        {"op": "set_masks_meta", "masks": "none", "meta": {}},
+        {"op": "drop_masks", "masks": "none"},
+    ],
+)
+def test_changes_of_masks_that_do_not_fit_leave_nothing(log: VersionLog, change: dict[str, Any]) -> None:
+    before = commit(
+        log,
+        {"op": "create_masks", "masks": "m", "meta": {}},
+        {"op": "add_mask_segments", "masks": "m", "segments": [ref(0)]},
+    )
+    with pytest.raises(InvalidValueError, match="got"):
+        commit(log, change)
+    assert log.latest() == before
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -107,6 +167,18 @@ def test_random_histories_read_the_same_from_any_point(log: VersionLog) -> None:
             {"op": "replace_index", "index": key, "meta": {}, "segments": [ref(number)]},
             {"op": "drop_index", "index": key},
         ]
+        collections = list(log.latest().masks)
+        name = rng.choice(collections) if collections else ""
+        of_masks: list[dict[str, Any]] = [
+            {"op": "create_masks", "masks": f"m{number}", "meta": {"n": number}},
+            {"op": "add_mask_segments", "masks": name, "segments": [ref(number)], "deleted": [ref(number + 1000)]},
+            {"op": "add_mask_index", "masks": name, "segments": [ref(number)]},
+            {"op": "delete_masks", "masks": name, "segments": [ref(number)]},
+            {"op": "set_masks_meta", "masks": name, "meta": {"m": number}},
+            {"op": "drop_masks", "masks": name},
+        ]
+        if rng.random() < 0.4:
+            keys, changes = collections, of_masks
         states[number] = commit(log, changes[0] if not keys or rng.random() < 0.2 else rng.choice(changes[1:]))
         if rng.random() < 0.1:
             assert follower.latest() == states[number]
