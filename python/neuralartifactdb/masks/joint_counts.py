@@ -1,0 +1,197 @@
+"""Pixelwise intersection and union of the thresholded masks of a group: bounds cell by cell, exact counts.
+
+Of m masks with c_1 .. c_m of A pixels in the range, the intersection has between max(0, sum - (m - 1) A) and min c, the
+union between max c and min(A, sum): Frechet's inequalities, here within every cell of the grid. Implements design
+section 5, "Groups".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb import _core
+from neuralartifactdb.expressions.intervals import Floats, Intervals
+from neuralartifactdb.masks.aggregates import JointCount
+from neuralartifactdb.masks.group_members import Members
+from neuralartifactdb.masks.index_bounds import cell_bounds
+from neuralartifactdb.masks.joint_parts import JointPart, part_key
+from neuralartifactdb.masks.joint_pixels import JointJob, count_pixels
+
+if TYPE_CHECKING:
+    from neuralartifactdb.masks.lazy import IndexFiller
+    from neuralartifactdb.masks.segment import MaskSegment
+    from neuralartifactdb.masks.view import MaskView
+
+__all__ = ["JointCounts"]
+
+Ids = NDArray[np.int64]
+
+#: groups whose cells are accumulated at once: about 25 MB with 8 x 8 cells
+_GROUPS_AT_ONCE: Final = 1 << 14
+#: masks whose cells are looked at together
+_MASKS_AT_ONCE: Final = 2_048
+
+
+class JointCounts:
+    """The values of joint counts for all groups.
+
+    Args:
+        view: the collection.
+        leaves: the joint counts.
+        members: the groups.
+        name_of: says in words which group it is, for errors.
+        filler: keeps index rows of masks that are read, for collections with index="lazy".
+
+    Attributes:
+        bytes_read: bytes of the rows read so far.
+
+    Raises:
+        InvalidValueError: masks of a group differ in shape, or in the box that is the region.
+    """
+
+    def __init__(
+        self,
+        view: MaskView,
+        leaves: Sequence[JointCount],
+        members: Members,
+        name_of: Callable[[int], str],
+        filler: IndexFiller | None = None,
+    ) -> None:
+        self._view = view
+        self._leaves = list(leaves)
+        self._members = members
+        self._filler = filler
+        self.bytes_read = 0
+        self._parts: dict[Hashable, JointPart] = {}
+        for leaf in self._leaves:
+            if part_key(leaf.joint) not in self._parts:
+                self._parts[part_key(leaf.joint)] = JointPart(view, leaf, members, name_of)
+        self._bounds: dict[Hashable, Intervals] | None = None
+
+    def bytes_per_mask(self) -> float:
+        """Bytes of the rows that counting reads of a mask, on average."""
+        if not self._parts or not len(self._members):
+            return 0.0
+        parts = list(self._parts.values())
+        y0 = np.minimum.reduce([part.boxes[:, 1] for part in parts])
+        y1 = np.maximum.reduce([part.boxes[:, 3] for part in parts])
+        rows = (y1 - y0) * parts[0].shapes[:, 1].astype(np.float64)
+        return float(rows.mean()) * self._view.meta.stored_dtype.itemsize
+
+    # ---- from the index --------------------------------------------------------------------------------------------
+
+    def bounds(self) -> dict[Hashable, Intervals]:
+        """Certain intervals for every group, by `leaf.key`."""
+        if self._bounds is None:
+            held = {key: self._part_bounds(part) for key, part in self._parts.items()}
+            self._bounds = {leaf.key: held[part_key(leaf.joint)][leaf.joint.kind] for leaf in self._leaves}
+        return self._bounds
+
+    def _part_bounds(self, part: JointPart) -> dict[str, Intervals]:
+        if part.fixed is not None:
+            exact = _intervals(part.fixed, part.fixed, part.sizes)
+            return {"intersection": exact, "union": exact}
+        n = len(self._members)
+        ends = {kind: (np.zeros(n), part.areas.copy()) for kind in ("intersection", "union")}
+        grid = next((segment.grid for segment in self._view.segments if segment.n_edges), 0)
+        if grid:
+            for first in range(0, n, _GROUPS_AT_ONCE):
+                last = min(n, first + _GROUPS_AT_ONCE)
+                for kind, (lower, upper) in self._from_cells(part, grid, first, last).items():
+                    ends[kind][0][first:last], ends[kind][1][first:last] = lower, upper
+        return {kind: _intervals(lower, upper, part.sizes) for kind, (lower, upper) in ends.items()}
+
+    def _from_cells(self, part: JointPart, grid: int, first: int, last: int) -> dict[str, tuple[Floats, Floats]]:
+        """Bounds of both kinds for groups [first, last): their masks' cells, accumulated in one pass over the masks."""
+        areas, overlaps = _core.cell_overlaps(grid, part.shapes[first:last], part.boxes[first:last])
+        n, cells = last - first, grid * grid
+        least_sum, most_sum = np.zeros((n, cells), np.int64), np.zeros((n, cells), np.int64)
+        least_max, most_min = np.zeros((n, cells), np.int32), overlaps.copy()
+        begin, end = int(self._members.starts[first]), int(self._members.starts[last])
+        at = begin + np.flatnonzero(part.present[begin:end])
+        ranks = np.searchsorted(self._members.starts, at, side="right") - 1 - first
+        for segment, here, local in self._view.by_segment(self._members.ids[at]):
+            order = np.argsort(local, kind="stable")
+            ordered = local[order]
+            for which in np.split(order, np.flatnonzero(np.diff(ordered // _MASKS_AT_ONCE)) + 1):
+                rank = ranks[here[which]]
+                least, most = self._cells(segment, local[which], grid, part, areas[rank], overlaps[rank])
+                order_of_groups = np.argsort(rank, kind="stable")
+                rank = rank[order_of_groups]
+                heads = np.flatnonzero(np.diff(rank, prepend=-1))
+                groups, least, most = rank[heads], least[order_of_groups], most[order_of_groups]
+                least_sum[groups] += np.add.reduceat(least, heads, axis=0, dtype=np.int64)
+                most_sum[groups] += np.add.reduceat(most, heads, axis=0, dtype=np.int64)
+                least_max[groups] = np.maximum(least_max[groups], np.maximum.reduceat(least, heads, axis=0))
+                most_min[groups] = np.minimum(most_min[groups], np.minimum.reduceat(most, heads, axis=0))
+        beyond = np.maximum(part.sizes[first:last, None] - 1, 0) * overlaps.astype(np.int64)
+        return {
+            "intersection": (_total(np.maximum(0, least_sum - beyond)), _total(most_min)),
+            "union": (_total(least_max), _total(np.minimum(overlaps, most_sum))),
+        }
+
+    def _cells(
+        self,
+        segment: MaskSegment,
+        local: NDArray[np.int64],
+        grid: int,
+        part: JointPart,
+        areas: NDArray[np.int32],
+        overlaps: NDArray[np.int32],
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Bounds of the pixels in the range, for each mask (ascending) and each cell's part inside the box."""
+        found = None
+        if segment.grid == grid:
+            start = int(local[0])
+            found = cell_bounds(segment, start, int(local[-1]) + 1, part.low, part.high, self._view.meta)
+        if found is None:  # without an index anything may be in the range
+            return np.zeros_like(overlaps), overlaps
+        least, most = found[0][local - start], found[1][local - start]
+        return np.maximum(0, least - (areas - overlaps)), np.minimum(most, overlaps)
+
+    # ---- from the pixels -------------------------------------------------------------------------------------------
+
+    def exact(self, groups: Ids) -> tuple[dict[Hashable, Intervals], Ids]:
+        """Exact values of some groups as points, in the order given, by `leaf.key`; and the masks that were read.
+
+        Groups whose bounds are exact already are not read.
+
+        Args:
+            groups: int64 (n,), distinct.
+        """
+        bounds = self.bounds()
+        is_open: dict[Hashable, NDArray[np.bool_]] = {key: np.zeros(len(groups), np.bool_) for key in self._parts}
+        for leaf in self._leaves:
+            is_open[part_key(leaf.joint)] |= ~bounds[leaf.key].take(groups).is_exact
+        keys = [key for key, wanted in is_open.items() if wanted.any()]
+        jobs = [JointJob(self._parts[key], is_open[key]) for key in keys]
+        counted = count_pixels(self._view, self._members, groups, jobs, self._filler)
+        self.bytes_read += counted.n_bytes
+        values: dict[Hashable, Intervals] = {}
+        for leaf in self._leaves:
+            numbers = bounds[leaf.key].lower[groups].copy()
+            if part_key(leaf.joint) in keys:
+                number = keys.index(part_key(leaf.joint))
+                found = (counted.every if leaf.joint.kind == "intersection" else counted.some)[number]
+                numbers[jobs[number].wanted] = found[jobs[number].wanted]
+            values[leaf.key] = Intervals.points(numbers)
+        return values, counted.ids
+
+
+def _total(cells: NDArray[Any]) -> Floats:
+    totals: Floats = cells.sum(axis=1, dtype=np.int64).astype(np.float64)
+    return totals
+
+
+def _intervals(lower: Floats, upper: Floats, sizes: NDArray[np.int64]) -> Intervals:
+    """NULL for a group whose masks all lack the region."""
+    null = sizes == 0
+    if null.any():
+        same = lower is upper
+        lower = np.where(null, np.nan, lower)
+        return Intervals(lower, lower if same else np.where(null, np.nan, upper), null)
+    return Intervals(lower, upper)
