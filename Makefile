@@ -36,6 +36,7 @@ test: install
 
 bench: install
 	$(BIN)/python -m bench.activations.run --size $(SIZE) $(ARGS)
+	$(BIN)/python -m bench.masks.run --size $(SIZE) $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

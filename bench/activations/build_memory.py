@@ -7,30 +7,18 @@ high-water mark of this process; `ru_maxrss` is of no use, since a child starts 
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 import neuralartifactdb as nadb
+from bench.process_memory import peak_bytes
 
-__all__ = ["main", "peak_bytes"]
+__all__ = ["main"]
 
 _PATTERNS = 16
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had resident."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) << 10
-    scale = 1 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def main(arguments: list[str]) -> None:

@@ -92,9 +92,7 @@ def exact_scores(workload: Workload, questions: Sequence[Question]) -> list[NDAr
     return [_score(workload, kind, box, count) for box, count in zip(boxes, counts, strict=True)]
 
 
-def _score(
-    workload: Workload, kind: str, boxes: NDArray[np.int32], counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _score(workload: Workload, kind: str, boxes: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Counts to scores."""
     scores = counts.astype(np.float64)
     if kind == "top-25, ratio":

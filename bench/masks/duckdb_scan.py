@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-import duckdb
 from bench.masks.answers import Answer
 from bench.masks.queries import Question
 from bench.masks.workloads import CHUNK, Workload
@@ -85,14 +85,13 @@ class DuckdbScan:
                 f"SELECT mask_id, sum({terms})::DOUBLE AS c FROM spread WHERE y >= {y0} AND y < {y1} GROUP BY mask_id"
             )
         if question.is_filter:
-            return (
-                f"SELECT mask_id AS id, c AS score FROM ({counts}) WHERE c > {question.threshold!r} ORDER BY mask_id"
-            )
+            return f"SELECT mask_id AS id, c AS score FROM ({counts}) WHERE c > {question.threshold!r} ORDER BY mask_id"
         order = f"ORDER BY score {'DESC' if question.largest else 'ASC'}, id LIMIT {question.k}"
         if question.kind == "top-25, ratio":
             area = "((x1 - x0)::INTEGER * (y1 - y0)::INTEGER)"
             return (
-                f"SELECT mask_id AS id, c / {area} AS score FROM ({counts}) AS counted JOIN masks USING (mask_id) {order}"
+                f"SELECT mask_id AS id, c / {area} AS score FROM ({counts}) AS counted "
+                f"JOIN masks USING (mask_id) {order}"
             )
         return (
             f"SELECT input_id AS id, avg(c) AS score FROM ({counts}) AS counted JOIN masks USING (mask_id) "
@@ -124,7 +123,8 @@ class DuckdbScan:
             connection.execute(f"CREATE TABLE spread (mask_id INTEGER, y SMALLINT, {columns})")
             connection.execute("CREATE TABLE listed (mask_id INTEGER, y SMALLINT, px UTINYINT[])")
             connection.execute(
-                "CREATE TABLE masks (mask_id INTEGER, input_id INTEGER, x0 SMALLINT, y0 SMALLINT, x1 SMALLINT, y1 SMALLINT)"
+                "CREATE TABLE masks (mask_id INTEGER, input_id INTEGER, "
+                "x0 SMALLINT, y0 SMALLINT, x1 SMALLINT, y1 SMALLINT)"
             )
             boxes = {name: workload.boxes[:, i].astype(np.int16) for i, name in enumerate(("x0", "y0", "x1", "y1"))}
             ids = np.arange(workload.n_masks, dtype=np.int32)

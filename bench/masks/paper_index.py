@@ -8,10 +8,11 @@ covers the box, L the greatest inside it:
 
 with the bin edge at or below `low` for the upper bound and the one at or above it for the lower.
 
-Errors of the published code that are mended here: L is empty where it has no cell (not a cell of negative extent), boxes
-are half-open and clipped, the last strip of a mask that cells do not divide is kept, and low on an edge uses that edge
-twice. In its favour: counts take the smallest sufficient integers (it stores int64), rows and columns of zeros and the bin
-that counts every pixel are not stored, and grid and bins are those that read the fewest masks at the bytes given.
+Errors of the published code that are mended here: L is empty where it has no cell (not a cell of negative extent),
+boxes are half-open and clipped, the last strip of a mask that cells do not divide is kept, and low on an edge uses that
+edge twice. In its favour: counts take the smallest sufficient integers (it stores int64), rows and columns of zeros and
+the bin that counts every pixel are not stored, and grid and bins are those that read the fewest masks at the bytes
+given.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ __all__ = ["PostgresScan"]
 
 _SOURCE = Path(__file__).with_name("postgres_count.c")
 _BOX = "x0 integer, y0 integer, x1 integer, y1 integer, low integer"
-_LOOP = """
-CREATE FUNCTION count_pixels(mask bytea, width integer, {box}) RETURNS integer LANGUAGE plpgsql
+_LOOP = f"""
+CREATE FUNCTION count_pixels(mask bytea, width integer, {_BOX}) RETURNS integer LANGUAGE plpgsql
 IMMUTABLE STRICT PARALLEL SAFE COST 100000 AS $$
 DECLARE
   pixels bytea := substring(mask FROM y0 * width + 1 FOR (y1 - y0) * width);
@@ -40,7 +40,7 @@ BEGIN
   END LOOP;
   RETURN total;
 END $$;
-CREATE FUNCTION count_both(mask bytea, other bytea, width integer, {box}) RETURNS integer LANGUAGE plpgsql
+CREATE FUNCTION count_both(mask bytea, other bytea, width integer, {_BOX}) RETURNS integer LANGUAGE plpgsql
 IMMUTABLE STRICT PARALLEL SAFE COST 100000 AS $$
 DECLARE
   pixels bytea := substring(mask FROM y0 * width + 1 FOR (y1 - y0) * width);
@@ -56,7 +56,7 @@ BEGIN
   END LOOP;
   RETURN total;
 END $$;
-""".format(box=_BOX)
+"""
 _COMPILED = """
 CREATE FUNCTION count_pixels(mask bytea, width integer, {box}) RETURNS integer
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10000 AS '{library}', 'count_pixels';
@@ -138,9 +138,7 @@ class PostgresScan:
             return f"SELECT mask_id FROM masks AS a WHERE {counted} > {question.threshold!r} ORDER BY mask_id"
         order = f"ORDER BY score {'DESC' if question.largest else 'ASC'}, id LIMIT {question.k}"
         if question.kind == "top-25, ratio":
-            return (
-                f"SELECT mask_id AS id, {counted}::float8 / ((x1 - x0) * (y1 - y0)) AS score FROM masks AS a {order}"
-            )
+            return f"SELECT mask_id AS id, {counted}::float8 / ((x1 - x0) * (y1 - y0)) AS score FROM masks AS a {order}"
         if question.kind == "top-25, mean of two":
             return (
                 f"SELECT input_id AS id, sum({counted})::float8 / count(*) AS score FROM masks AS a "

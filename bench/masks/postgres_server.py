@@ -48,7 +48,9 @@ def find_programs() -> Path:
     for folder in folders:
         if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
             return folder
-    raise PostgresAbsentError("PostgreSQL is not installed (initdb and pg_ctl were not found): apt-get install postgresql")
+    raise PostgresAbsentError(
+        "PostgreSQL is not installed (initdb and pg_ctl were not found): apt-get install postgresql"
+    )
 
 
 def headers(programs: Path) -> Path | None:
@@ -86,7 +88,9 @@ class PostgresServer:
         if self.is_new:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._give(self.folder)
-            self._run("initdb", "-D", self.folder, "-U", self.role, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+            self._run(
+                "initdb", "-D", self.folder, "-U", self.role, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+            )
             with (self.folder / "postgresql.conf").open("a") as file:
                 file.writelines(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
 

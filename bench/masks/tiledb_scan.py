@@ -120,9 +120,7 @@ class TiledbScan:
             for name, length, extent in (("mask", n, _MASKS_PER_TILE), ("y", side, tile), ("x", side, tile))
         ]
         filters = tiledb.FilterList([tiledb.ZstdFilter(level=3)] if compressed else [])
-        schema = tiledb.ArraySchema(
-            domain=tiledb.Domain(*dims), attrs=[tiledb.Attr(dtype=np.uint8, filters=filters)]
-        )
+        schema = tiledb.ArraySchema(domain=tiledb.Domain(*dims), attrs=[tiledb.Attr(dtype=np.uint8, filters=filters)])
         tiledb.Array.create(str(path), schema)
         step = max(1, _BATCH_BYTES // workload.mask_bytes // _MASKS_PER_TILE) * _MASKS_PER_TILE
         with tiledb.open(str(path), "w") as array:
