@@ -13,10 +13,12 @@ import numpy.typing as npt
 _Real = TypeVar("_Real", np.float32, np.float64)
 _Floats: TypeAlias = npt.NDArray[np.float64]
 _Ids: TypeAlias = npt.NDArray[np.int64]
+_Ints: TypeAlias = npt.NDArray[np.int32]
 _Codes: TypeAlias = npt.NDArray[np.uint16]
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 _Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]  # anything contiguous that is bytes-like
 _Rows: TypeAlias = list[Any] | tuple[Any, ...]  # of bytes-like objects
+_IndexRow: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8] | None
 
 class NonFiniteError(ValueError):
     """A NaN or an infinity among activations.
@@ -238,6 +240,169 @@ def count_code(row: _Buffer, n: int, n_bits: int, code: int) -> int:
 
 def rank_at(row: _Buffer, positions: _Ids, n_bits: int, code: int) -> _Ids:
     """How many codes before each position equal `code`, int64 (len(positions),); positions in any order."""
+
+def check_pixels(
+    masks: _Rows,
+    dtype: str,
+    shapes: _Ints,
+    low: float,
+    high: float,
+    nodata: float | None,
+    *,
+    threads: int = 0,
+) -> tuple[int, int, int, float] | None:
+    """Finds the first pixel that is neither in [low, high] nor `nodata` (design, section 5).
+
+    NaN is allowed only as `nodata`; infinities only inside the range or as `nodata`.
+
+    Args:
+        masks: n bytes-like objects of exactly height * width pixels each, of any alignment.
+        dtype: "uint8" (also for bool), "uint16", "float16" or "float32".
+        shapes (int32 (n, 2)): Heights and widths; at most 2**30 pixels each.
+        low, high: Both included.
+        nodata: A value of the dtype, or None.
+
+    Returns:
+        None, or (mask, y, x, value), the first by mask, row and column; the value is an int for integer dtypes.
+    """
+
+def mask_histograms(
+    masks: _Rows,
+    dtype: str,
+    shapes: _Ints,
+    edges: _Floats,
+    grid: int,
+    nodata: float | None,
+    out: _Bytes,
+    *,
+    threads: int = 0,
+) -> None:
+    """Counts pixels at or above each edge in each cell of a relative grid (design, section 5, "Index").
+
+    Cell (i, j) has rows [i*H//grid, (i+1)*H//grid) and columns [j*W//grid, (j+1)*W//grid). The number N of its pixels
+    >= the edge, NaN and `nodata` not counted, is stored as N // s with
+    s = ceil(H/grid) * ceil(W/grid) // 256 + 1: 1 for cells of at most 255 pixels.
+
+    Args:
+        masks, dtype, shapes, nodata: As in `check_pixels`.
+        edges (float64 (B,)): Ascending, each a value of the dtype; may be empty.
+        grid: 1 to 256.
+        out (uint8 (B, n, grid * grid)): Output.
+    """
+
+def count_bounds(
+    grid: int,
+    shapes: _Ints,
+    low_upper: _IndexRow,
+    low_lower: _IndexRow,
+    high_upper: _IndexRow,
+    high_lower: _IndexRow,
+    boxes: _Ints,
+    lower: _Floats,
+    upper: _Floats,
+    *,
+    threads: int = 0,
+) -> None:
+    """Certain bounds of the number of pixels with low <= value < high in a box (design, section 5, "Bounds").
+
+    A row is n * grid * grid bytes of the index. None: for low_* that every pixel of a cell is at or above `low`, for
+    high_* that none is at or above `high`; b"" the opposite.
+
+    Args:
+        shapes (int32 (n, 2) or (1, 2)): Heights and widths, or one for all masks.
+        low_upper, high_upper: Rows of the greatest edges <= low and <= high.
+        low_lower, high_lower: Rows of the least edges >= low and >= high.
+        boxes (int32 (n, 4) or (1, 4)): Half-open (x0, y0, x1, y1), or one for all masks; need no clipping. Missing
+            (-2**31 four times), empty and inverted ones give [0, 0].
+        lower, upper (float64 (n,)): Outputs.
+    """
+
+def cell_bounds(
+    grid: int,
+    shapes: _Ints,
+    low_upper: _IndexRow,
+    low_lower: _IndexRow,
+    high_upper: _IndexRow,
+    high_lower: _IndexRow,
+    lower: _Ints,
+    upper: _Ints,
+    *,
+    threads: int = 0,
+) -> None:
+    """As `count_bounds`, of every whole cell.
+
+    Args:
+        lower, upper (int32 (n, grid * grid)): Outputs.
+    """
+
+def cell_overlaps(grid: int, shapes: _Ints, boxes: _Ints) -> tuple[_Ints, _Ints]:
+    """Pixels of every cell, and how many of them lie in the box.
+
+    Args:
+        shapes (int32 (n, 2) or (1, 2)): Heights and widths.
+        boxes (int32 (n, 4) or (1, 4)): As in `count_bounds`.
+
+    Returns:
+        areas, overlaps: int32 (n, grid * grid); one row with one shape and one box.
+    """
+
+def count_pixels(
+    rows: _Rows,
+    dtype: str,
+    widths: _Ints,
+    x0: _Ints,
+    x1: _Ints,
+    n_rows: _Ints,
+    low: float | None,
+    high: float | None,
+    nodata: float | None,
+    *,
+    threads: int = 0,
+) -> _Ids:
+    """Counts pixels with low <= value < high, NaN and `nodata` not counted.
+
+    Thresholds are compared as real numbers with the pixels; any but NaN is allowed.
+
+    Args:
+        rows: n bytes-like objects of exactly n_rows[i] whole rows of widths[i] pixels.
+        dtype: As in `check_pixels`.
+        widths, x0, x1, n_rows (int32 (n,)): Columns [x0, x1) count, inside [0, width]; none where x1 <= x0.
+        low, high: None is open; an open `high` includes the greatest value.
+
+    Returns:
+        int64 (n,).
+    """
+
+def count_joint(
+    rows: _Rows,
+    dtypes: list[str] | tuple[str, ...],
+    starts: _Ids,
+    widths: _Ints,
+    x0: _Ints,
+    x1: _Ints,
+    n_rows: _Ints,
+    lows: _Floats,
+    highs: _Floats,
+    nodatas: _Floats,
+    has_nodata: npt.NDArray[np.bool_],
+    *,
+    threads: int = 0,
+) -> tuple[_Ids, _Ids]:
+    """Counts, in groups of masks of one shape, where every and where some mask is in its range of values.
+
+    Args:
+        rows: m bytes-like objects; those of group i are [starts[i], starts[i + 1]), each of n_rows[i] whole rows of
+            widths[i] pixels.
+        dtypes: m names, as in `check_pixels`.
+        starts (int64 (n + 1,)): From 0 to m; every group has a member.
+        widths, x0, x1, n_rows (int32 (n,)): As in `count_pixels`, per group.
+        lows, highs (float64 (m,)): low <= value < high; -inf and inf are open.
+        nodatas (float64 (m,)), has_nodata (bool (m,)): A value of the member's dtype that is never in range, where
+            has_nodata.
+
+    Returns:
+        every, some: int64 (n,).
+    """
 
 class BoundedSearch:
     """Ranks candidates whose scores are known as intervals, refining as few as possible (design, section 3).

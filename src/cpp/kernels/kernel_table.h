@@ -14,6 +14,7 @@ namespace nadb {
 
 constexpr int kMaxBits = 12;
 constexpr size_t kTransposeWidth = 32;  // two cache lines of float32
+constexpr size_t kColumnLanes = 32;     // columns of a mask that are counted together
 
 // The values seen in a partition, as keys: those with key - low < span, modulo 2^n. span == 0: none yet.
 template <class Key>
@@ -54,6 +55,33 @@ struct Term {
 };
 
 enum ColumnType { kFloat16 = 0, kBFloat16 = 1, kFloat32 = 2, kFloat64 = 3, kColumnTypeCount = 4 };
+
+// What a mask is made of. The key of a pixel is a signed integer in the same order (pixels.inl): 8 bits wide for
+// kPixelU8, 32 for kPixelF32, else 16. Keys travel as int32_t.
+enum PixelType { kPixelU8 = 0, kPixelU16 = 1, kPixelF16 = 2, kPixelF32 = 3, kPixelTypeCount = 4 };
+
+// The rows of a histogram index from which cells are bounded: cell_bounds.inl.
+enum CellRow { kLowUpper = 0, kLowLower = 1, kHighUpper = 2, kHighLower = 3, kCellRowCount = 4 };
+struct CellRows {
+  const uint8_t* rows[kCellRowCount];
+  size_t strides[kCellRowCount];   // bytes from one mask's cells to the next one's; 0: all masks alike
+  bool rounded_up[kCellRowCount];  // the greatest N of the byte is meant, not the least
+  bool any_low;                    // false: every pixel is at or above `low`, its two rows are not read
+  bool any_high;                   // false: no pixel is at or above `high`, its two rows are not read
+};
+// What the cells of consecutive masks are: a stride of 0 means that all masks have the same. `areas` and `overlaps`
+// hold n_cells lanes per mask, of the lane type of the kernel; scales[m] is s of design.md, section 5.
+struct MaskCells {
+  size_t n_cells;
+  const void* areas;
+  size_t area_stride;
+  const void* overlaps;
+  size_t overlap_stride;
+  const int32_t* scales;
+  size_t scale_stride;
+};
+constexpr int kLaneTypes =
+    2;  // 0: int16_t, for areas of at most 32,000 pixels in masks of sides up to 32,767; 1: int32_t
 
 struct KernelTable {
   const char* name;
@@ -108,6 +136,39 @@ struct KernelTable {
   void (*term_points[kTermCount])(const double* values, size_t n, const Term* term, double* out);
   void (*term_intervals[kTermCount])(const double* lower, const double* upper, size_t n, const Term* term,
                                      double* pairs);
+
+  // pixels.inl, by PixelType. Pixels need no alignment. Ranges are keys, both ends included, first <= last, and never
+  // take in a NaN.
+  // find_outside: index of the first pixel that lies outside the range and is not `exempt` (pass `first` for none; the
+  // least key of the width stands for every NaN), n if there is none.
+  size_t (*find_outside[kPixelTypeCount])(const void* pixels, size_t n, int32_t first, int32_t last, int32_t exempt);
+  // count_range: how many pixels of a box of n_rows x width lie in the range; `stride` bytes lie between rows.
+  uint64_t (*count_range[kPixelTypeCount])(const void* pixels, size_t stride, size_t width, size_t n_rows,
+                                           int32_t first, int32_t last);
+  // mark_range: all[i] &= in, any[i] |= in, where in = pixel i lies in the range and (if `exempts`) is not `exempt`.
+  void (*mark_range[kPixelTypeCount])(const void* pixels, size_t n, int32_t first, int32_t last, bool exempts,
+                                      int32_t exempt, uint8_t* all, uint8_t* any);
+  // pixel_keys: the keys of n pixels; of floats, every NaN and `exempt` get the least key of the width.
+  void (*pixel_keys[kPixelTypeCount])(const void* pixels, size_t n, int32_t exempt, void* keys);
+
+  // columns.inl, by PixelType (the width of the key). `padded` is a multiple of kColumnLanes, keys are n_rows x padded.
+  // count_columns: counts[e * padded + c] = rows whose key in column c is >= edges[e], in lanes of the key's width:
+  // n_rows <= 255 for 8-bit keys, 65,535 for 16. Edges are greater than the least key of the width.
+  void (*count_columns[kPixelTypeCount])(const void* keys, size_t n_rows, size_t padded, const int32_t* edges,
+                                         size_t n_edges, void* counts);
+  // sum_cells: sums[e * grid + j] += counts[e * padded + c] over the columns starts[j] <= c < starts[j + 1].
+  void (*sum_cells[kPixelTypeCount])(const void* counts, size_t n_edges, size_t padded, const int32_t* starts,
+                                     size_t grid, uint32_t* sums);
+
+  // cell_bounds.inl, by lane type. overlap_cells: per box (x0, y0, x1, y1) and cell the pixels that both have, `starts`
+  // being int32_t[grid + 1] per axis; n boxes over masks of one shape.
+  void (*overlap_cells[kLaneTypes])(const int32_t* boxes, size_t n, size_t grid, const int32_t* y_starts,
+                                    const int32_t* x_starts, void* overlaps);
+  // bound_masks: certain bounds of the number of pixels in range and box, of n masks. bound_cells: the same cell by
+  // cell, without a box.
+  void (*bound_masks[kLaneTypes])(const CellRows* rows, const MaskCells* cells, size_t n, double* lower, double* upper);
+  void (*bound_cells[kLaneTypes])(const CellRows* rows, const MaskCells* cells, size_t n, int32_t* lower,
+                                  int32_t* upper);
 };
 
 }  // namespace nadb

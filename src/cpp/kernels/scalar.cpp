@@ -14,6 +14,9 @@ namespace {
 #include "kernels/bits.inl"
 #include "kernels/accumulate.inl"
 #include "kernels/terms.inl"
+#include "kernels/pixels.inl"
+#include "kernels/columns.inl"
+#include "kernels/cell_bounds.inl"
 #include "kernels/table.inl"
 // clang-format on
 

@@ -53,13 +53,13 @@ py::sequence Buffers::as_sequence(py::handle objects, const char* name, std::siz
   }
   auto sequence = py::reinterpret_borrow<py::sequence>(objects);
   if (sequence.size() != n) {
-    throw py::value_error(quoted + " must have " + std::to_string(n) + " items (row groups x neurons), got " +
+    throw py::value_error(quoted + " must have " + std::to_string(n) + " items, got " +
                           std::to_string(sequence.size()));
   }
   return sequence;
 }
 
-void Buffers::add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes) {
+void Buffers::add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact) {
   const std::string item = "`" + std::string(name) + "[" + std::to_string(i) + "]`";
   auto view = std::make_unique<Py_buffer>();
   if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_SIMPLE) != 0) {
@@ -68,9 +68,11 @@ void Buffers::add(const py::object& object, const char* name, std::size_t i, std
   }
   views_.push_back(std::move(view));
   const Py_buffer& held = *views_.back();
-  if (held.len < 0 || static_cast<std::size_t>(held.len) < n_bytes) {
-    const std::string got = std::to_string(held.len);
-    throw py::value_error(item + " must have at least " + std::to_string(n_bytes) + " bytes, got " + got);
+  const bool fits = held.len >= 0 && static_cast<std::size_t>(held.len) >= n_bytes;
+  if (!fits || (exact && static_cast<std::size_t>(held.len) != n_bytes)) {
+    const std::string least = exact ? "" : "at least ";
+    throw py::value_error(item + " must have " + least + std::to_string(n_bytes) + " bytes, got " +
+                          std::to_string(held.len));
   }
   pointers_.push_back(held.buf);
 }

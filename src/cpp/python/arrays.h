@@ -78,13 +78,14 @@ Array<T> own_bytes(activation::Bytes bytes, std::vector<py::ssize_t> shape) {
 // Buffers of bytes-like objects, held for the duration of a call. Made and destroyed under the GIL.
 class Buffers {
  public:
-  // `objects`: a sequence of `n` contiguous bytes-like objects; needed(i) is the least number of bytes of the i-th.
+  // `objects`: a sequence of `n` contiguous bytes-like objects; needed(i) is the least number of bytes of the i-th, or
+  // with `exact` the only one.
   template <class Needed>
-  Buffers(py::handle objects, const char* name, std::size_t n, Needed&& needed) {
+  Buffers(py::handle objects, const char* name, std::size_t n, Needed&& needed, bool exact = false) {
     const py::sequence sequence = as_sequence(objects, name, n);
     views_.reserve(n);
     pointers_.reserve(n);
-    for (std::size_t i = 0; i < n; ++i) add(sequence[i], name, i, needed(i));
+    for (std::size_t i = 0; i < n; ++i) add(sequence[i], name, i, needed(i), exact);
   }
   ~Buffers();
   Buffers(const Buffers&) = delete;
@@ -94,7 +95,7 @@ class Buffers {
 
  private:
   static py::sequence as_sequence(py::handle objects, const char* name, std::size_t n);
-  void add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes);
+  void add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact);
 
   std::vector<std::unique_ptr<Py_buffer>> views_;
   std::vector<const void*> pointers_;

@@ -1,0 +1,47 @@
+// The relative grid of a mask's histogram index: cell (i, j) has rows [i*H/g, (i+1)*H/g) and columns [j*W/g,
+// (j+1)*W/g), so every size has g x g cells, some of them empty in masks smaller than the grid (design.md, section 5,
+// "Index").
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nadb::mask {
+
+constexpr int kMostGridSide = 256;
+
+struct Shape {
+  std::int32_t height;
+  std::int32_t width;
+  bool operator==(const Shape& other) const noexcept { return height == other.height && width == other.width; }
+};
+
+// Half-open, in pixels; may reach past the mask, be empty or inverted.
+struct Box {
+  std::int32_t x0;
+  std::int32_t y0;
+  std::int32_t x1;
+  std::int32_t y1;
+};
+
+// Where the cells of one axis begin, and after the last one its length: grid + 1 positions.
+inline void cell_starts(std::int32_t length, std::size_t grid, std::int32_t* starts) noexcept {
+  for (std::size_t i = 0; i <= grid; ++i) {
+    starts[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) * length / static_cast<std::int64_t>(grid));
+  }
+}
+
+// Pixels of the largest cell.
+inline std::int64_t largest_cell(const Shape& shape, std::size_t grid) noexcept {
+  const auto side = [grid](std::int32_t length) {
+    return (static_cast<std::int64_t>(length) + static_cast<std::int64_t>(grid) - 1) / static_cast<std::int64_t>(grid);
+  };
+  return side(shape.height) * side(shape.width);
+}
+
+// s: how many pixels one step of a stored byte stands for; 1, exact, for cells of at most 255 pixels.
+inline std::int32_t count_step(const Shape& shape, std::size_t grid) noexcept {
+  return static_cast<std::int32_t>(largest_cell(shape, grid) / 256 + 1);
+}
+
+}  // namespace nadb::mask
