@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import neuralartifactdb as nadb
 from neuralartifactdb import _core
 from neuralartifactdb.masks import lazy
 from neuralartifactdb.masks.batch import CollectionMeta, MaskBatch
@@ -271,3 +273,48 @@ def test_a_failed_commit_loses_no_row(store: Store, monkeypatch: pytest.MonkeyPa
     assert store.indexed() == [1, 2]
     assert store.filler.flush() == 2
     assert store.indexed() == [1, 2]
+
+
+def test_threads_that_query_and_seal_at_once(store: Store, db_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(store.query, [i % 10, (i * 3) % 10]) for i in range(60)]
+        sealed = [pool.submit(store.filler.flush) for _ in range(6)]
+        for future in [*done, *sealed]:
+            future.result()
+    store.filler.flush()
+    assert store.indexed() == list(range(10))
+    assert Store(db_path, "r").indexed() == list(range(10))
+
+
+# ---- through the public interface ------------------------------------------------------------------------------------
+
+
+def test_queries_fill_in_the_index_and_stay_right(db_path: Path) -> None:
+    pixels = np.stack([np.minimum(mask, mask[::-1]) for mask in MASKS])
+    low, box = 90, (2, 1, 9, 8)
+    exact = (pixels[:, 1:8, 2:9] >= low).sum(axis=(1, 2))
+    threshold = float(np.median(exact))
+    expected = np.flatnonzero(exact > threshold).tolist()
+    with nadb.open(db_path) as db:
+        masks = db.create_masks("maps", dtype="uint8", grid=4, edges=[90], index="lazy")
+        masks.append(pixels, input_id=np.arange(40))
+        first = masks.filter(nadb.count(box, low) > threshold)
+        assert first.ids.tolist() == expected
+        assert first.stats.evaluated == 40  # nothing is pruned without a row
+        again = masks.filter(nadb.count(box, low) > threshold)
+        assert again.ids.tolist() == expected
+        assert again.stats.evaluated < 40
+        best = masks.top_k(nadb.count(nadb.whole, low), k=5)
+        order = np.lexsort((np.arange(40), -(pixels >= low).sum(axis=(1, 2))))
+        assert best.ids.tolist() == order[:5].tolist()
+        assert best.stats.evaluated == 0  # the edge is on the threshold, and the cells are small
+        masks.delete(expected[:2])
+        masks.append(pixels[:3], input_id=[50, 51, 52])
+        assert masks.filter(nadb.count(box, low) > threshold).ids.tolist() == [
+            *expected[2:],
+            *(40 + i for i in range(3) if exact[i] > threshold),
+        ]
+    with nadb.open(db_path, mode="r") as db:
+        later = db.masks["maps"].filter(nadb.count(nadb.whole, low) >= 0)
+        assert len(later.ids) == 41
+        assert db.masks["maps"].top_k(nadb.count(nadb.whole, low), k=41).stats.evaluated == 0

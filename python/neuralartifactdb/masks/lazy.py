@@ -85,16 +85,19 @@ class IndexFiller:
         Args:
             segment: of the collection.
             meta: of the collection.
-            local: int64 (k,), distinct local positions.
+            local: int64 (k,), local positions.
             pixels: k buffers, all rows of each mask as `MaskSegment.read_rows` gives them.
         """
         if not len(local):
             return
+        local, at = np.unique(local, return_index=True)
         segment.adopt_index(meta.grid, meta.edges)
         edges = np.array(meta.edges, dtype=np.float64)
         rows = np.empty((len(edges), len(local), meta.grid * meta.grid), dtype=np.uint8)
         shapes = np.ascontiguousarray(segment.shapes[local])
-        _core.mask_histograms(list(pixels), meta.native, shapes, edges, meta.grid, meta.nodata, rows, threads=1)
+        _core.mask_histograms(
+            [pixels[i] for i in at.tolist()], meta.native, shapes, edges, meta.grid, meta.nodata, rows, threads=1
+        )
         segment.add_index_rows(local, rows)
         with self._mutex.lock:  # after the rows: a seal in another thread forgets segments that have none
             self._held[meta.id, segment.reader.ref] = segment
