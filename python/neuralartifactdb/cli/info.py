@@ -17,6 +17,8 @@ import numpy as np
 import neuralartifactdb
 from neuralartifactdb.cli.text_table import aligned_pairs, aligned_table
 from neuralartifactdb.inputs import Inputs
+from neuralartifactdb.masks.segment import MaskSegment
+from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.storage.directory import DatabaseDirectory
 from neuralartifactdb.storage.reader import SegmentReader
@@ -33,7 +35,9 @@ class Description:
 
     Attributes:
         facts: JSON values, the object that `nadb info --json` prints:
-            path, version, uuid, created, n_inputs, nbytes, layers (one object per index: key, layer, model, source,
+            path, version, uuid, created, n_inputs, nbytes, masks (one object per collection: name, dtype, value_range,
+            nodata, n_masks, n_deleted, shapes, boxes, attributes, index, grid, n_edges, n_indexed, n_segments, nbytes,
+            pixel_nbytes, index_nbytes), layers (one object per index: key, layer, model, source,
             shape, n_neurons, dtype, n_inputs, n_indexed, complete, storage, bits, share_kept_exactly, n_segments,
             nbytes, share_of_float32, tolerance, fingerprint), attributes (n_inputs, key, columns: name, dtype, n_null).
     """
@@ -47,11 +51,11 @@ class Description:
     def to_text(self) -> str:
         """For people: a head line, a table of the layers, what was indexed, the attributes."""
         facts = self.facts
-        layers = facts["layers"]
-        head = (
-            f"{facts['n_inputs']:,} inputs, {len(layers)} layer{'' if len(layers) == 1 else 's'}, "
-            f"{format_bytes(facts['nbytes'])}"
-        )
+        layers, masks = facts["layers"], facts["masks"]
+        held = [f"{facts['n_inputs']:,} inputs", f"{len(layers)} layer{'' if len(layers) == 1 else 's'}"]
+        if masks:
+            held.append(f"{sum(collection['n_masks'] for collection in masks):,} masks")
+        head = ", ".join([*held, format_bytes(facts["nbytes"])])
         history = f"version {facts['version']}" + (f", created {facts['created']}" if facts["created"] else "")
         parts = [f"{facts['path']}\n  {head}\n  {history}\n"]
         parts.append("\n" + _layer_table(layers) if layers else "\nno activation indexes\n")
@@ -62,6 +66,7 @@ class Description:
             for layer in unfinished
         ]
         parts += _source_texts(layers)
+        parts += ["\n" + _mask_table(masks)] if masks else []
         parts.append(_attribute_text(facts["attributes"]))
         return "".join(parts)
 
@@ -79,6 +84,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
             _layer_facts(key, entry, [directory.reader(ref) for ref in entry.segments])
             for key, entry in sorted(state.indexes.items())
         ]
+        masks = [_mask_facts(MaskView(name, entry, directory.reader)) for name, entry in sorted(state.masks.items())]
         n_attributed, attributes = _attribute_facts(path, state)
         return Description(
             {
@@ -89,6 +95,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
                 "n_inputs": max([n_attributed, *(layer["n_inputs"] for layer in layers)]),
                 "nbytes": state.nbytes,
                 "layers": layers,
+                "masks": masks,
                 "attributes": attributes,
             }
         )
@@ -138,6 +145,39 @@ def _share_kept(readers: list[SegmentReader], n_values: int) -> float:
     return kept / n_values if n_values else 0.0
 
 
+def _mask_facts(view: MaskView) -> dict[str, Any]:
+    meta, described = view.meta, view.meta.to_json()
+    shapes: dict[tuple[int, int], int] = {}
+    for segment in view.segments:
+        found, counts = np.unique(segment.shapes, axis=0, return_counts=True)
+        for (height, width), count in zip(found.tolist(), counts.tolist(), strict=True):
+            shapes[height, width] = shapes.get((height, width), 0) + count
+    return {
+        "name": view.name,
+        "dtype": meta.dtype,
+        "value_range": described["value_range"],
+        "nodata": described["nodata"],
+        "n_masks": len(view),
+        "n_deleted": len(view.deleted),
+        "shapes": [[*shape, count] for shape, count in sorted(shapes.items())],
+        "boxes": view.box_names,
+        "attributes": view.attribute_names,
+        "index": meta.index,
+        "grid": meta.grid,
+        "n_edges": len(meta.edges),
+        "n_indexed": sum(_n_indexed(segment) for segment in view.segments),
+        "n_segments": len(view.segments),
+        "nbytes": view.nbytes,
+        "pixel_nbytes": sum(segment.pixel_nbytes for segment in view.segments),
+        "index_nbytes": view.index_nbytes,
+    }
+
+
+def _n_indexed(segment: MaskSegment) -> int:
+    indexed = segment.indexed()
+    return int(indexed.sum()) if indexed is not None else segment.n if segment.n_edges else 0
+
+
 def _attribute_facts(path: str | os.PathLike[str], state: State) -> tuple[int, dict[str, Any]]:
     if not state.inputs["segments"]:
         return 0, {"n_inputs": 0, "key": None, "columns": []}
@@ -183,6 +223,42 @@ def _layer_table(layers: list[dict[str, Any]]) -> str:
         for layer in layers
     ]
     return aligned_table(columns, rows, right=right)
+
+
+def _mask_table(collections: list[dict[str, Any]]) -> str:
+    columns = ["masks", "number", "size", "dtype", "boxes", "attributes", "index", "of index", "on disk"]
+    right = [False, True, False, False, False, False, False, True, True]
+    rows = [
+        [
+            found["name"],
+            f"{found['n_masks']:,}",
+            _size(found["shapes"]),
+            found["dtype"],
+            ", ".join(found["boxes"]) or "-",
+            ", ".join(found["attributes"]) or "-",
+            _index(found),
+            format_bytes(found["index_nbytes"]),
+            format_bytes(found["nbytes"]),
+        ]
+        for found in collections
+    ]
+    return aligned_table(columns, rows, right=right)
+
+
+def _size(shapes: list[list[int]]) -> str:
+    if not shapes:
+        return "-"
+    if len(shapes) == 1:
+        return f"{shapes[0][0]} x {shapes[0][1]}"
+    return f"{len(shapes):,} sizes up to {max(shape[0] for shape in shapes)} x {max(shape[1] for shape in shapes)}"
+
+
+def _index(found: Mapping[str, Any]) -> str:
+    if not found["grid"]:
+        return "none yet"
+    n_stored = found["n_masks"] + found["n_deleted"]
+    filled = f", {found['n_indexed'] / max(n_stored, 1):.0%} filled in" if found["index"] == "lazy" else ""
+    return f"{found['grid']} x {found['grid']} cells x {found['n_edges']} edges{filled}"
 
 
 def _kept(layer: Mapping[str, Any]) -> str:

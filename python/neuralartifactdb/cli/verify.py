@@ -16,14 +16,17 @@ from typing import Any
 
 import neuralartifactdb
 from neuralartifactdb.cli.invariants import index_problems, segment_problems
+from neuralartifactdb.cli.mask_invariants import collection_problems, mask_segment_problems
 from neuralartifactdb.cli.text_table import aligned_table
 from neuralartifactdb.errors import Error, FormatError
 from neuralartifactdb.inputs import check_key
+from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.results import format_seconds
 from neuralartifactdb.storage import io
 from neuralartifactdb.storage.directory import DatabaseDirectory
 from neuralartifactdb.storage.manifest import SEGMENTS_NAME, SegmentRef, is_segment_id
+from neuralartifactdb.storage.state import MaskEntry
 
 __all__ = ["Part", "Report", "verify"]
 
@@ -33,8 +36,8 @@ class Part:
     """What was checked of one part of a database.
 
     Attributes:
-        name: key of an index, or "versions", "attributes".
-        kind: "versions", "activations" or "attributes".
+        name: key of an index, name of a collection of masks, or "versions", "attributes".
+        kind: "versions", "activations", "masks" or "attributes".
         n_files: segments, or version files.
         n_bytes: that were read and compared with their checksums.
         problems: in words; none if the part is intact.
@@ -144,6 +147,17 @@ def verify(path: str | os.PathLike[str]) -> Report:
                     partial(index_problems, meta=entry.meta),
                 )
             )
+        for name, collection in sorted(state.masks.items()):
+            parts.append(
+                _part(
+                    name,
+                    "masks",
+                    directory,
+                    collection.all_segments(),
+                    partial(mask_segment_problems, meta=collection.meta),
+                    partial(_masks, directory, name, collection),
+                )
+            )
         if state.inputs["segments"]:
             parts.append(
                 _part("attributes", "attributes", directory, state.inputs["segments"], None, partial(_attributes, path))
@@ -198,6 +212,10 @@ def _collected(check: Callable[[], Iterable[str]]) -> list[str]:
         return list(check())
     except (Error, OSError, KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
         return [str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"]
+
+
+def _masks(directory: DatabaseDirectory, name: str, entry: MaskEntry, readers: list[Any]) -> Iterable[str]:
+    return collection_problems(MaskView(name, entry, directory.reader), readers)
 
 
 def _attributes(path: str | os.PathLike[str], _: object) -> list[str]:
