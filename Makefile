@@ -4,7 +4,7 @@
 #
 #   make demo      index a small network, ask it questions, write demo-out/index.html
 #   make test      the tests; `make test ARGS="-k search -x"` passes arguments to pytest
-#   make bench     the benches at their standard size; `make bench SIZE=small`
+#   make bench     the benches at their standard size; `make bench SIZE=small BENCHES=masks ARGS="--only cells"`
 #   make lint      ruff, mypy --strict, clang-format
 #   make clean     remove everything that was made, the environment too
 #
@@ -16,6 +16,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 ARGS ?=
 SIZE ?= standard
+BENCHES ?= activations masks
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -35,8 +36,9 @@ test: install
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: install
-	$(BIN)/python -m bench.activations.run --size $(SIZE) $(ARGS)
-	$(BIN)/python -m bench.masks.run --size $(SIZE) $(ARGS)
+	@status=0; for bench in $(BENCHES); do \
+	  $(BIN)/python -m bench.$$bench.run --size $(SIZE) $(ARGS) || status=1; \
+	done; exit $$status
 
 lint: install
 	$(BIN)/ruff check .

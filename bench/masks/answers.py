@@ -138,7 +138,9 @@ def check_answer(answer: Answer, question: Question, scores: NDArray[np.float64]
         wrong = np.flatnonzero(given & (answer.scores != scores[expected]))
         if len(wrong):
             i = int(wrong[0])
-            problem = f"score of id {expected[i]} is {answer.scores[i]!r}, expected {scores[expected[i]]!r}"
+            problem = (
+                f"score of id {expected[i]} is {float(answer.scores[i])!r}, expected {float(scores[expected[i]])!r}"
+            )
         elif not question.is_filter and not given.all():
             problem = f"{int((~given).sum())} of {len(given)} scores are missing"
     if problem:

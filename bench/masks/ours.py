@@ -87,8 +87,8 @@ class Ours:
             scores (float64[n]): the true ones.
 
         Returns:
-            The unsettled masks, for a top-k those whose optimistic bound is strictly better than the true k-th score,
-            and those where it equals it (ties; 0 for a filter).
+            The unsettled masks, for a top-k those whose optimistic bound, ties by id, is better than the true k-th row;
+            and those where it equals its score but the id comes later (0 for a filter).
 
         Raises:
             WrongAnswerError: a true score lies outside its bounds.
@@ -98,14 +98,18 @@ class Ours:
         if len(outside):
             i = outside[0]
             raise WrongAnswerError(
-                f"{self.name}: mask {i} scores {scores[i]!r}, its bounds are {lower[i]!r}, {upper[i]!r}: {question}"
+                f"{self.name}: mask {i} scores {scores[i]:.17g}, its bounds are {lower[i]:.17g}, {upper[i]:.17g}: {question}"
             )
         if question.is_filter:
             return int(((lower <= question.threshold) & (upper > question.threshold)).sum()), 0
         optimistic, keys = (-upper, -scores) if question.largest else (lower, scores)
-        kth = np.partition(keys, question.k - 1)[question.k - 1] if len(keys) >= question.k else np.inf
         unsettled = lower != upper
-        return int((unsettled & (optimistic < kth)).sum()), int((unsettled & (optimistic == kth)).sum())
+        if len(keys) < question.k:
+            return int(unsettled.sum()), 0
+        last = int(np.argsort(keys, kind="stable")[question.k - 1])
+        tied = unsettled & (optimistic == keys[last])
+        before = np.arange(len(keys)) < last
+        return int((unsettled & (optimistic < keys[last])).sum() + (tied & before).sum()), int((tied & ~before).sum())
 
     def bounds(self, question: Question) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The index's intervals of the score of every mask, float64[n] each."""
@@ -123,7 +127,7 @@ class Ours:
         scanned = self.last is not None and self.last.stats.scanned
         if answer.masks_read > must + ties + 1 and not scanned:
             raise WrongAnswerError(
-                f"{self.name} read {answer.masks_read} masks, more than must {must} + ties {ties} + 1: {question}"
+                f"{self.name} read {answer.masks_read} masks, more than must {must} + later ties {ties} + 1: {question}"
             )
         return must
 

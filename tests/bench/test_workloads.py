@@ -126,7 +126,8 @@ def test_tables_and_reports(tmp_path):
     assert table.to_text().splitlines()[2:4] == ["a    b", "---  -"]
     with pytest.raises(ValueError, match="needs 2 cells, got 1"):
         table.add("x")
-    report = Report(SIZES["standard"], tmp_path, tables=[table])
+    report = Report(SIZES["standard"], tmp_path)
+    report.tables.append(table)
     report.goal("reach it", "5", met=False)
     assert "| reach it | 5 | NO |" in report.to_markdown(["s"])
     assert '"met": false' in report.to_json(["s"])

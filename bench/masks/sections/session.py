@@ -78,7 +78,7 @@ def run_session(report: Report) -> None:
         spent[name].append(answer.seconds)
         read[name].append(answer.masks_read)
     del pixels
-    shown = [n for n in _SHOWN if n <= len(asked)]
+    shown = sorted({n for n in _SHOWN if n <= len(asked)} | {len(asked)})
     table = Table(
         f"A session of {len(asked)} filters: {workload.name}",
         f"{workload.n_masks:,} masks of {workload.side} x {workload.side}; each query is about {_SHARE_OF_A_QUERY:.0%} "
