@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,71 @@ def test_it_reads_what_the_package_indexes(reader: dict[str, Any], tmp_path: Pat
             inside = values[first : first + len(lower)]
             assert ((lower <= inside) & (inside <= upper)).all()
             assert np.mean(lower == upper) > (0.99 if key == "kept" else 0.4)  # ReLU's zeros and the maxima are exact
+
+
+@pytest.mark.parametrize("index", ["append", "lazy"])
+def test_masks_are_as_the_page_says(reader: dict[str, Any], tmp_path: Path, index: str) -> None:
+    nadb = pytest.importorskip("neuralartifactdb", exc_type=ImportError)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2100, 7, 9), dtype=np.uint8)
+    with nadb.open(tmp_path / "db") as db:
+        masks = db.create_masks("cams", dtype="uint8", nodata=255, index=index, grid=2, edges=[0, 50, 200])
+        masks.append(pixels, input_id=np.arange(2100), boxes={"object": [[1, 2, 3, 4]] * 2100}, attrs={"model": "a"})
+        masks.append([pixels[0], pixels[1, :5, :2]], input_id=[5, 6])
+        masks.delete([7])
+        masks.filter(nadb.count(nadb.whole, 51, 190) > 20)  # fills in an index that is lazy
+    names = sorted((tmp_path / "db" / "versions").iterdir())
+    changes = [change for name in names for change in reader["sealed"](name)["changes"]]
+    of_masks = [change for change in changes if change.get("masks") == "cams"]
+    meta: dict[str, Any] = {}
+    for change in of_masks:
+        meta |= change.get("meta", {})
+    assert (meta["dtype"], meta["nodata"], meta["grid"], meta["edges"], meta["next_id"]) == (
+        "uint8",
+        255,
+        2,
+        [0, 50, 200],
+        2102,
+    )
+
+    def arrays(segment: list[Any]) -> tuple[dict[str, Any], Callable[[str], np.ndarray]]:
+        folder = tmp_path / "db" / "segments" / segment[0]
+        return reader["sealed"](folder / "segment.json"), lambda name: np.load(folder / f"{name}.npy")
+
+    def byte(mask: np.ndarray, edge: int, i: int, j: int) -> int:
+        (height, width), g = mask.shape, 2
+        cell = mask[i * height // g : (i + 1) * height // g, j * width // g : (j + 1) * width // g]
+        return int(((cell >= edge) & (cell != 255)).sum()) // (-(-height // g) * -(-width // g) // 256 + 1)
+
+    def check_rows(histograms: np.ndarray, ids: list[int], masks_of: Any) -> None:
+        for at in (0, 2047, 2048, len(ids) - 1):
+            if 0 <= at < len(ids):
+                start = at // 2048 * 2048
+                n = min(2048, len(ids) - start)
+                block = histograms[start * 12 : (start + n) * 12].reshape(3, n, 2, 2)
+                for b, edge in enumerate(meta["edges"]):
+                    expected = [[byte(masks_of(ids[at]), edge, i, j) for j in (0, 1)] for i in (0, 1)]
+                    assert block[b, at - start].tolist() == expected
+
+    first, second = (
+        segment for change in of_masks if change["op"] == "add_mask_segments" for segment in change["segments"]
+    )
+    (deleted,) = (segment for change in of_masks if change["op"] == "delete_masks" for segment in change["segments"])
+    body, load = arrays(first)
+    assert (body["kind"], body["meta"]["first"], body["meta"]["n"], body["meta"]["shape"]) == ("masks", 0, 2100, [7, 9])
+    assert np.array_equal(load("pixels").reshape(2100, 7, 9), pixels)
+    assert load("boxes")[5].tolist() == [[1, 2, 3, 4]]
+    if index == "append":
+        assert load("edges").tolist() == meta["edges"]
+        check_rows(load("histograms"), list(range(2100)), lambda i: pixels[i])
+    else:
+        filled = [segment for change in changes if change["op"] == "add_mask_index" for segment in change["segments"]]
+        assert filled
+        for segment in filled:
+            body, load = arrays(segment)
+            if body["meta"]["of"] == 0:
+                check_rows(load("histograms"), load("ids").tolist(), lambda i: pixels[i])
+    body, load = arrays(second)
+    assert (body["meta"]["first"], body["meta"]["shape"], load("shapes").tolist()) == (2100, None, [[7, 9], [5, 2]])
+    assert load("pixels").tobytes() == pixels[0].tobytes() + pixels[1, :5, :2].tobytes()
+    assert arrays(deleted)[1]("ids").tolist() == [7]
