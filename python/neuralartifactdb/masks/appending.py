@@ -121,8 +121,15 @@ def _with_index(
             if sum(len(b.pixels) for b in held) >= SAMPLE_MASKS:
                 break
         sample = [mask for batch in held for mask in batch.pixels]
-        batches = itertools.chain(held, batches)
+        batches = itertools.chain(_taken(held), batches)
     return (meta.with_index(*choose_index(sample, meta)) if sample else meta), batches
+
+
+def _taken(held: list[MaskBatch]) -> Iterator[MaskBatch]:
+    """The batches of a list, which lets go of each."""
+    held.reverse()
+    while held:
+        yield held.pop()
 
 
 def _write(
