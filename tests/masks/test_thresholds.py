@@ -151,7 +151,16 @@ def test_high_at_the_end_of_the_range_warns(high, dtype, value_range):
 
 
 @pytest.mark.parametrize(
-    ("high", "dtype"), [(None, "float32"), (0.9, "float32"), (1.5, "float32"), (1, "bool"), (255, "uint8")]
+    ("high", "dtype"),
+    [
+        (None, "float32"),
+        (0.9, "float32"),
+        (1.5, "float32"),
+        (1, "bool"),
+        (0.5, "bool"),
+        (255, "uint8"),
+        (254.5, "uint8"),
+    ],
 )
 def test_other_highs_do_not_warn(high, dtype):
     with warnings.catch_warnings():

@@ -175,6 +175,10 @@ class GroupCandidates:
         values: of the leaves.
         members: the groups.
         also: an expression whose exact values are wanted too (the scores of a filter).
+
+    Attributes:
+        n_masks: masks of all groups.
+        n_masks_open: masks of the groups that were evaluated; what the bounds say decided the others.
     """
 
     def __init__(
@@ -184,6 +188,9 @@ class GroupCandidates:
         self._also = also
         self.values = values
         self._n_groups = len(members)
+        self._sizes = members.sizes
+        self.n_masks = len(members.ids)
+        self.n_masks_open = 0
         self._also_scores = np.full(len(members), np.nan)
         self._costs = ReadCosts(values.bytes_per_mask() if len(members) else 0.0)
         self._open_masks: float | None = None
@@ -217,6 +224,7 @@ class GroupCandidates:
     def refine(self, ids: Ids) -> Intervals:
         """Exact values."""
         values = self.values.exact(ids)
+        self.n_masks_open += int(self._sizes[ids].sum())
         self._note_scores(ids, values)
         return evaluate(self._expression, values, n=len(ids))
 

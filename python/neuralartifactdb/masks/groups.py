@@ -35,16 +35,16 @@ class Groups:
     Every query sees the newest version of the collection. Keys ascend, NULL is a key of its own and the last one.
 
     Args:
-        database: gives the database at its newest version.
         name: of the collection.
         by: the column: `input_id`, an attribute, `height`, `width`.
+        database: gives the database at its newest version.
 
     Raises:
         DtypeError: `by` is not a str.
         UnknownNameError: there is no such column.
     """
 
-    def __init__(self, database: Callable[[], MaskDatabaseView], name: str, by: str) -> None:
+    def __init__(self, name: str, by: str, database: Callable[[], MaskDatabaseView]) -> None:
         if not isinstance(by, str):
             raise DtypeError(f"group_by takes the name of a column, got {by!r} ({type(by).__qualname__})")
         self._name = name
@@ -206,16 +206,17 @@ class Groups:
 
 
 def _plan(query: Query, found: Prediction, candidates: GroupCandidates) -> Plan:
-    """What the search expects to do: candidates are groups, evaluations and bytes are of their masks."""
+    """What the search expects to do, in masks; where it counted groups, they are taken as equally large."""
     n_masks = candidates.masks_to_read(found.evaluations)
+    per_group = candidates.n_masks / max(found.candidates, 1)
     advice = []
     if n_masks > 1_000 and not query.is_filter:
         advice.append("limits=nadb.Limits(theta=1.1) returns scores within 10% of the best ones after fewer masks")
     return Plan(
         kind="masks",
         query=query.text,
-        candidates=found.candidates,
-        settled=found.settled,
+        candidates=candidates.n_masks,
+        settled=round(found.settled * per_group),
         expected_evaluations=n_masks,
         expected_batches=found.waves,
         expected_bytes=candidates.bytes_to_read(found.evaluations),
@@ -246,8 +247,8 @@ def _result(
         tolerance=0.0,
         stats=Stats(
             kind="masks",
-            candidates=found.stats.candidates,
-            settled=found.stats.settled,
+            candidates=candidates.n_masks,
+            settled=candidates.n_masks - candidates.n_masks_open,
             evaluated=candidates.values.masks_read,
             batches=found.stats.waves,
             bytes_read=n_bytes,

@@ -130,7 +130,7 @@ def warn_of_excluded_maximum(high: Number | None, dtype: str, value_range: tuple
     if high is None or not (isinstance(high, float) or dtype in _FLOATS):
         return
     greatest = _in(dtype, value_range[1])
-    if _in(dtype, high) != greatest:
+    if (_in(dtype, high) if dtype in _FLOATS else high) != greatest:
         return
     warnings.warn(
         f"{text} leaves out pixels of the greatest value, {greatest:g}: high={high!r} is the end of the range "
