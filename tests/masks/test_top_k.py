@@ -87,7 +87,7 @@ def test_bad_arguments_say_what_was_expected(call: object, error: type[Exception
 
 
 def test_scores_of_a_deleted_mask_are_refused() -> None:
-    with built(Case(batches=(5,), deleted=(3,))) as b, pytest.raises(IndexError, match="mask 3 .* was deleted"):
+    with built(Case(batches=(5,), deleted=(3,))) as b, pytest.raises(IndexError, match=r"mask 3 .* was deleted"):
         b.masks.scores(nadb.count(nadb.whole, low=3), [1, 3])
 
 

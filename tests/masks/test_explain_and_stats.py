@@ -1,0 +1,141 @@
+"""Plans, receipts and limits of queries over masks: what was predicted, what was read, what still holds when cut.
+
+Implements "Optimality" and "theta" of design section 3 and `Plan`, `Stats`, `Limits` of section 7 for masks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mask_cases import Case, built
+
+import neuralartifactdb as nadb
+
+CASE = Case(shapes=((24, 24),), batches=(60, 40), grid=4, edges=(64, 128, 192), seed=2)
+RATIO = nadb.count((3, 3, 17, 18), low=100) / nadb.area(nadb.whole)
+
+
+def test_a_plan_reads_nothing_and_predicts_what_is_read() -> None:
+    with built(CASE) as b:
+        plan = b.masks.filter(RATIO > 0.1, explain=True)
+        assert isinstance(plan, nadb.Plan)
+        assert plan.kind == "masks"
+        assert plan.candidates == 100
+        result = b.masks.filter(RATIO > 0.1)
+        assert plan.expected_evaluations == result.stats.masks_read > 0
+        assert plan.settled == 100 - plan.expected_evaluations
+        assert plan.expected_bytes == plan.expected_evaluations * 15 * 24
+        assert plan.expected_seconds > 0
+        assert "masks" in plan.text
+        assert plan.query == result.query
+        assert result.stats.settled == plan.settled
+
+
+def test_counts_on_edges_over_whole_cells_read_nothing() -> None:
+    """Edges at the thresholds, cells of at most 255 pixels, an aligned box: the index is exact."""
+    with built(CASE) as b:
+        for expression in (
+            nadb.count((6, 0, 18, 24), low=128),
+            nadb.count(nadb.whole, low=64, high=192),
+            nadb.count(nadb.whole, low=192) / nadb.count(nadb.whole, low=64),
+            nadb.area(nadb.box("object")),
+            nadb.count((2, 3, 9, 9), low=300),
+            nadb.count((2, 3, 9, 9), low=50, high=50),
+            nadb.count((2, 3, 9, 9), low=0),
+            nadb.count((5, 5, 5, 9), low=77),
+        ):
+            result = b.masks.top_k(expression, k=100)
+            assert result.stats.masks_read == 0, expression
+            assert result.verify()
+            assert (b.masks.scores(expression, result.ids) == result.scores)[~np.isnan(result.scores)].all()
+
+
+def test_each_mask_is_read_once_and_only_its_rows() -> None:
+    with built(CASE) as b:
+        expression = nadb.count((1, 2, 9, 7), low=99) / nadb.count((1, 5, 9, 12), low=77)
+        view = b.db._view().masks("m")
+        from neuralartifactdb.masks.candidates import MaskCandidates
+
+        candidates = MaskCandidates(expression, view, view.live_ids)
+        candidates.refine(view.live_ids[::3])
+        assert candidates.values.masks_read == 34
+        assert candidates.values.bytes_read == 34 * (12 - 2) * 24
+        assert candidates.bytes_to_read(34) == candidates.values.bytes_read
+
+
+def test_stats_of_an_answer() -> None:
+    with built(CASE) as b:
+        result = b.masks.top_k(RATIO, k=5)
+        stats = result.stats
+        assert stats.kind == "masks"
+        assert stats.candidates == 100
+        assert 0 < stats.masks_read == stats.evaluated < 100
+        assert stats.inputs_inferred == 0
+        assert stats.batches >= 1
+        assert stats.bytes_read > 0
+        assert {"bounds", "total"} <= set(stats.seconds)
+        again = b.masks.top_k(RATIO, k=5)
+        assert again == result
+        assert again.stats.bytes_read == 0  # cached, and the cache is not storage
+
+
+def test_limits_cut_a_query_and_say_so() -> None:
+    with built(CASE) as b:
+        full = b.masks.filter(RATIO > 0.1)
+        cut = b.masks.filter(RATIO > 0.1, limits=nadb.Limits(max_evaluations=3))
+        assert not cut.exact
+        assert cut.stats.masks_read <= 3
+        assert "max_evaluations=3" in cut.guarantee
+        assert set(cut.ids.tolist()) <= set(full.ids.tolist())
+        restricted = b.masks.top_k(RATIO, k=3, where=cut)
+        assert not restricted.exact
+        assert "where" in restricted.guarantee
+        near = b.masks.top_k(RATIO, k=5, limits=nadb.Limits(theta=1.5))
+        best = b.masks.top_k(RATIO, k=5)
+        assert near.scores[-1] * 1.5 >= best.scores[-1]
+        assert near.stats.masks_read <= best.stats.masks_read
+
+
+def test_progress_is_told_and_ends_with_the_answer() -> None:
+    with built(CASE) as b:
+        seen = []
+        result = b.masks.top_k(RATIO, k=5, on_progress=seen.append)
+        assert seen[-1].ids.tolist() == result.ids.tolist()
+        assert seen[-1].undecided == 0
+
+
+def test_a_lazy_collection_reads_less_the_second_time() -> None:
+    case = Case(shapes=((24, 24),), batches=(60, 40), grid=4, edges=(64, 128, 192), index="lazy", seed=2)
+    with built(case) as b:
+        first = b.masks.filter(RATIO > 0.1)
+        assert first.stats.masks_read == 100
+        second = b.masks.filter(RATIO > 0.1)
+        assert second.ids.tolist() == first.ids.tolist()
+        assert second.stats.masks_read < 60
+        assert second.verify()
+
+
+def test_a_damaged_index_is_an_error_and_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds that contradict the pixels end the query with an error that names the collection."""
+    from neuralartifactdb import _core
+
+    with built(CASE) as b:
+        true_bounds = _core.count_bounds
+
+        def too_low(*args: object, **kwargs: object) -> None:
+            true_bounds(*args, **kwargs)
+            lower, upper = args[-2:]
+            lower -= 1.0
+            upper[:] = lower
+
+        def open_too_low(*args: object, **kwargs: object) -> None:
+            true_bounds(*args, **kwargs)
+            lower, upper = args[-2:]
+            lower += 1000.0
+            upper += 2000.0
+
+        monkeypatch.setattr(_core, "count_bounds", open_too_low)
+        with pytest.raises(nadb.FormatError, match="'m' contradicts its pixels"):
+            b.masks.top_k(RATIO, k=5)
+        monkeypatch.setattr(_core, "count_bounds", too_low)
+        assert not b.masks.top_k(RATIO, k=5).verify()
