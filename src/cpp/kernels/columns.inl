@@ -58,16 +58,32 @@ struct UnsignedOf<int32_t> {
   typedef uint32_t Type;
 };
 
+// Columns of narrow cells are added up in one go, and cells are differences: so many short loops would cost more.
+constexpr size_t kNarrow = 1024;
+
 template <class Key>
 void sum_cells(const void* counts, size_t n_edges, size_t padded, const int32_t* starts, size_t grid,
                uint32_t* sums) noexcept {
   typedef typename UnsignedOf<Key>::Type Count;
   const Count* row = static_cast<const Count*>(counts);
-  for (size_t e = 0; e < n_edges; ++e, row += padded) {
-    for (size_t j = 0; j < grid; ++j) {
+  const size_t width = static_cast<size_t>(starts[grid]);
+  const bool narrow = width <= 16 * grid && width < kNarrow;
+  uint32_t before[kNarrow];
+  before[0] = 0;
+  for (size_t e = 0; e < n_edges; ++e, row += padded, sums += grid) {
+    if (narrow) {
       uint32_t sum = 0;
-      for (int32_t c = starts[j]; c < starts[j + 1]; ++c) sum += row[c];
-      sums[e * grid + j] += sum;
+      for (size_t c = 0; c < width; ++c) {
+        sum += row[c];
+        before[c + 1] = sum;
+      }
+      for (size_t j = 0; j < grid; ++j) sums[j] += before[starts[j + 1]] - before[starts[j]];
+    } else {
+      for (size_t j = 0; j < grid; ++j) {
+        uint32_t sum = 0;
+        for (int32_t c = starts[j]; c < starts[j + 1]; ++c) sum += row[c];
+        sums[j] += sum;
+      }
     }
   }
 }

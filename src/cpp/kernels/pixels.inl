@@ -184,17 +184,19 @@ uint64_t count_outside(const uint8_t* pixels, size_t stride, size_t width, size_
     even = odd = Counts{};
     used = 0;
   };
+  size_t first_row = 0;
   if (width < kLanes) {
-    for (size_t r = 0; r < n_rows; ++r) {
+    // A vector that ends where the row does reaches back into the row before, if rows are far enough apart.
+    first_row = stride < kVectorBytes ? n_rows : n_rows == 0 ? 0 : 1;
+    for (size_t r = 0; r < first_row; ++r) {
       const uint8_t* row = pixels + r * stride;
       for (size_t x = 0; x < width; ++x) {
         const Key key = pixel_key<P>(load<Key>(row + x * sizeof(Key)));
         total += static_cast<uint64_t>(!range.holds(key));
       }
     }
-    return total;
   }
-  for (size_t r = 0; r < n_rows; ++r) {
+  for (size_t r = first_row; r < n_rows; ++r) {
     const uint8_t* at = pixels + r * stride;
     const uint8_t* end = at + width * sizeof(Key);
     for (size_t left = width / kLanes; left != 0;) {

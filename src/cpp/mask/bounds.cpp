@@ -30,15 +30,6 @@ struct Cells {
     cell_starts(shape.height, grid, y_starts.data());
     cell_starts(shape.width, grid, x_starts.data());
   }
-  template <class Lane>
-  void fill_areas(std::size_t grid, Lane* areas) const {
-    for (std::size_t i = 0; i < grid; ++i) {
-      const std::int32_t height = y_starts[i + 1] - y_starts[i];
-      for (std::size_t j = 0; j < grid; ++j) {
-        areas[i * grid + j] = static_cast<Lane>(height * (x_starts[j + 1] - x_starts[j]));
-      }
-    }
-  }
   Shape shape{-1, -1};
   std::int32_t step = 1;
   std::vector<std::int32_t> y_starts;
@@ -96,7 +87,7 @@ class BlockCells {
     if (!masks.one_shape || masks.n == 0) return;
     cells_.set(masks.shapes[0], masks.grid);
     areas_.resize(n_cells_);
-    cells_.fill_areas(masks.grid, areas_.data());
+    overlap_whole(areas_.data());
     steps_.assign(1, cells_.step);
     if (boxes == nullptr || !one_box) return;
     overlaps_.resize(n_cells_);
@@ -140,13 +131,19 @@ class BlockCells {
     kernels_.overlap_cells[kLane](&boxes->x0, n, masks_.grid, cells_.y_starts.data(), cells_.x_starts.data(), out);
   }
 
+  // The area of a cell is what it has in common with the whole mask.
+  void overlap_whole(Lane* out) const {
+    const Box whole{0, 0, cells_.shape.width, cells_.shape.height};
+    overlap(&whole, 1, out);
+  }
+
   void fill_shapes(std::size_t first, std::size_t n) {
     grow(areas_, n * n_cells_);
     grow(steps_, n);
     if (boxes_ != nullptr) grow(overlaps_, n * n_cells_);
     for (std::size_t m = 0; m < n; ++m) {
       cells_.set(masks_.shapes[first + m], masks_.grid);
-      cells_.fill_areas(masks_.grid, areas_.data() + m * n_cells_);
+      overlap_whole(areas_.data() + m * n_cells_);
       steps_[m] = cells_.step;
       if (boxes_ != nullptr) overlap(boxes_ + (one_box_ ? 0 : first + m), 1, overlaps_.data() + m * n_cells_);
     }
@@ -247,7 +244,9 @@ void cell_overlaps(const Masks& masks, const Box* boxes, bool one_box, std::int3
   const std::size_t n = masks.one_shape && one_box ? 1 : masks.n;
   for (std::size_t m = 0; m < n; ++m) {
     cells.set(masks.shapes[masks.one_shape ? 0 : m], masks.grid);
-    cells.fill_areas(masks.grid, areas + m * n_cells);
+    const Box whole{0, 0, cells.shape.width, cells.shape.height};
+    kernels.overlap_cells[1](&whole.x0, 1, masks.grid, cells.y_starts.data(), cells.x_starts.data(),
+                             areas + m * n_cells);
     const Box& box = boxes[one_box ? 0 : m];
     kernels.overlap_cells[1](&box.x0, 1, masks.grid, cells.y_starts.data(), cells.x_starts.data(),
                              overlaps + m * n_cells);

@@ -26,8 +26,17 @@ struct Box {
 
 // Where the cells of one axis begin, and after the last one its length: grid + 1 positions.
 inline void cell_starts(std::int32_t length, std::size_t grid, std::int32_t* starts) noexcept {
+  const auto side = static_cast<std::int32_t>(grid);
+  const std::int32_t step = length / side;
+  const std::int32_t rest = length % side;
+  std::int32_t at = 0;
+  std::int32_t carried = 0;  // i * rest modulo the grid
   for (std::size_t i = 0; i <= grid; ++i) {
-    starts[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) * length / static_cast<std::int64_t>(grid));
+    starts[i] = at;
+    carried += rest;
+    const std::int32_t carry = carried >= side ? 1 : 0;
+    carried -= carry * side;
+    at += step + carry;
   }
 }
 

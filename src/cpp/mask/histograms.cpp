@@ -24,6 +24,7 @@ std::size_t most_rows_of(PixelType type) { return type == kPixelU8 ? 255 : 65535
 class Divider {
  public:
   explicit Divider(std::int32_t step) : factor_((std::uint64_t{1} << 55) / static_cast<std::uint64_t>(step) + 1) {}
+  bool by_one() const { return factor_ == (std::uint64_t{1} << 55) + 1; }
   std::uint8_t operator()(std::uint32_t n) const { return static_cast<std::uint8_t>((n * factor_) >> 55); }
 
  private:
@@ -91,6 +92,15 @@ class MaskHistogram {
 
   void store_strip(std::int32_t height, const Divider& divide, std::uint8_t* out) {
     for (std::size_t e = 0; e < edges_.rows.size(); ++e, out += edge_stride_) {
+      if (edges_.rows[e] >= 0 && e >= edges_.n_with_nodata) {
+        const std::uint32_t* row = sums_.data() + static_cast<std::size_t>(edges_.rows[e]) * grid_;
+        if (divide.by_one()) {
+          for (std::size_t j = 0; j < grid_; ++j) out[j] = static_cast<std::uint8_t>(row[j]);
+        } else {
+          for (std::size_t j = 0; j < grid_; ++j) out[j] = divide(row[j]);
+        }
+        continue;
+      }
       for (std::size_t j = 0; j < grid_; ++j) {
         const auto area = static_cast<std::uint32_t>(height * (x_starts_[j + 1] - x_starts_[j]));
         std::uint32_t count = count_of(edges_.rows[e], j, area);

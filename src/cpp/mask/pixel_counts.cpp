@@ -107,26 +107,33 @@ void count_joint(const Rows& rows, const std::int64_t* starts, const Member* mem
     }
     std::uint64_t n_all = 0;
     std::uint64_t n_any = 0;
-    for (std::size_t r = 0; r < n_rows; ++r) {
-      for (std::size_t begin = 0; begin < width; begin += kMarked) {
-        const std::size_t n = std::min(kMarked, width - begin);
-        const std::size_t place = r * row_width + static_cast<std::size_t>(rows.x0[i]) + begin;
-        std::fill(in_all, in_all + n, std::uint8_t{1});
-        std::fill(in_any, in_any + n, std::uint8_t{0});
+    // As many rows at a time as the marks have room for, or a part of one.
+    const std::size_t part = std::min(width, kMarked);
+    const std::size_t step = part == 0 ? 1 : width > kMarked ? 1 : kMarked / part;
+    for (std::size_t r = 0; r < n_rows && part != 0; r += step) {
+      for (std::size_t begin = 0; begin < width; begin += part) {
+        const std::size_t now = std::min(step, n_rows - r);
+        const std::size_t n = std::min(part, width - begin);
+        std::fill(in_all, in_all + now * n, std::uint8_t{1});
+        std::fill(in_any, in_any + now * n, std::uint8_t{0});
         for (std::int64_t k = starts[i]; k < starts[i + 1]; ++k) {
           const Member& member = members[k];
           if (member.range.empty()) {
-            std::fill(in_all, in_all + n, std::uint8_t{0});
+            std::fill(in_all, in_all + now * n, std::uint8_t{0});
             continue;
           }
-          const auto* pixels = static_cast<const std::uint8_t*>(rows.pixels[k]) + place * pixel_bytes(member.type);
-          kernels.mark_range[member.type](pixels, n, static_cast<std::int32_t>(member.range.first),
-                                          static_cast<std::int32_t>(member.range.last), member.nodata.has_value(),
-                                          member.nodata.value_or(0), in_all, in_any);
+          const std::size_t size = pixel_bytes(member.type);
+          const auto* pixels = static_cast<const std::uint8_t*>(rows.pixels[k]);
+          for (std::size_t row = 0; row < now; ++row) {
+            const std::size_t place = (r + row) * row_width + static_cast<std::size_t>(rows.x0[i]) + begin;
+            kernels.mark_range[member.type](pixels + place * size, n, static_cast<std::int32_t>(member.range.first),
+                                            static_cast<std::int32_t>(member.range.last), member.nodata.has_value(),
+                                            member.nodata.value_or(0), in_all + row * n, in_any + row * n);
+          }
         }
         // 1 as an 8-bit pixel has the key -127.
-        n_all += kernels.count_range[kPixelU8](in_all, n, n, 1, -127, -127);
-        n_any += kernels.count_range[kPixelU8](in_any, n, n, 1, -127, -127);
+        n_all += kernels.count_range[kPixelU8](in_all, now * n, now * n, 1, -127, -127);
+        n_any += kernels.count_range[kPixelU8](in_any, now * n, now * n, 1, -127, -127);
       }
     }
     all[i] = static_cast<std::int64_t>(n_all);
