@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from array import array
 
-__all__ = ["BlockChecksums", "crc32", "n_blocks"]
+__all__ = ["BlockChecksums", "block_crcs", "crc32", "n_blocks"]
 
 
 def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
@@ -20,6 +20,11 @@ def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
 def n_blocks(n_bytes: int, block_bytes: int) -> int:
     """Number of blocks, the last one perhaps short, that hold `n_bytes`."""
     return -(-n_bytes // block_bytes)
+
+
+def block_crcs(data: memoryview, block_bytes: int) -> list[int]:
+    """CRC-32 of each block of `data` (a view of format "B"), the last one perhaps short."""
+    return [zlib.crc32(data[at : at + block_bytes]) for at in range(0, data.nbytes, block_bytes)]
 
 
 class BlockChecksums:
@@ -49,7 +54,7 @@ class BlockChecksums:
             self.finished.append(self._crc)
             self._crc = self._filled = 0
         whole = end - (end - position) % size
-        self.finished.extend([zlib.crc32(data[at : at + size]) for at in range(position, whole, size)])
+        self.finished.extend(block_crcs(data[position:whole], size))
         if whole < end:
             self._crc = zlib.crc32(data[whole:])
             self._filled = end - whole

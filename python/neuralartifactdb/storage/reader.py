@@ -16,7 +16,7 @@ import numpy.typing as npt
 from neuralartifactdb.errors import FormatError, InvalidValueError, UnknownNameError
 from neuralartifactdb.storage import io, npy
 from neuralartifactdb.storage.cache import BlockCache
-from neuralartifactdb.storage.checksums import crc32
+from neuralartifactdb.storage.checksums import block_crcs, crc32
 from neuralartifactdb.storage.manifest import (
     CHECKSUMS_NAME,
     MANIFEST_NAME,
@@ -322,22 +322,19 @@ class SegmentReader:
                 offset, length = ranges[i]
                 out[i] = shown[offset + shift : offset + shift + length]
 
-    def _read_run(self, array: _OpenArray, first: int, end: int, target: memoryview) -> int:
-        """Fill `target` with blocks [first, end), by one call, verified; returns their bytes."""
-        size, entry, checksums = array.block_bytes, array.entry, array.checksums
+    def _read_run(self, array: _OpenArray, first: int, end: int, target: memoryview) -> None:
+        """Fill `target` with blocks [first, end), by one call, verified."""
+        size, entry = array.block_bytes, array.entry
         at = first * size
         length = min(end * size, entry.nbytes) - at
         n = io.read_into(array.path, entry.data_at + at, target[:length])
         self._count(n)
         if n < length:
             raise self._short(array, at + n)
-        start = 0
-        for number in range(first, end):
-            block = target[start : start + size] if start + size <= length else target[start:length]
-            if crc32(block) != checksums[number]:
-                self._check(array, number, block)  # raises
-            start += size
-        return length
+        if block_crcs(target[:length], size) != array.checksums[first:end].tolist():
+            for number in range(first, end):
+                start = (number - first) * size
+                self._check(array, number, target[start : min(start + size, length)])
 
     def _outside(self, array: _OpenArray, position: int, offset: int, length: int) -> InvalidValueError:
         return InvalidValueError(
