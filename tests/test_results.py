@@ -257,3 +257,19 @@ def test_bad_limits(options, error):
     with pytest.raises(error, match=name) as caught:
         Limits(**options)
     assert f"got {value!r}" in str(caught.value)
+
+
+def test_keys_of_groups():
+    keys = np.array(["vit", None, "resnet"], dtype=object)
+    result = make(keys=keys)
+    assert result.keys.tolist() == ["vit", None, "resnet"]
+    assert not result.keys.flags.writeable
+    assert result == make(keys=keys.copy())
+    assert result != make()
+    assert result != make(keys=keys[::-1].copy())
+    assert make(keys=np.array([1.0, math.nan, 2.0])) == make(keys=np.array([1.0, math.nan, 2.0]))
+    assert "vit" in repr(result)
+    assert result.to_arrow()["key"].to_pylist() == ["vit", None, "resnet"]
+    assert pickle.loads(pickle.dumps(result)) == result
+    with pytest.raises(InvalidValueError, match="one key per row"):
+        make(keys=keys[:2])

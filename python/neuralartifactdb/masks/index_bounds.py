@@ -40,6 +40,7 @@ NO_EDGES: Final = np.empty(0)
 
 #: an edge by number; None: what an open side means; b"": the opposite (see `_core.count_bounds`)
 _Row = int | bytes | None
+_Buffer = bytes | memoryview | None
 
 
 class EdgeRows:
@@ -87,18 +88,19 @@ class EdgeRows:
             high_upper, high_lower = b"" if at_or_below is None else at_or_below, at_or_above
         self.rows: tuple[_Row, _Row, _Row, _Row] = (low_upper, low_lower, high_upper, high_lower)
 
-    def of(self, segment: MaskSegment, first: int, last: int) -> list[bytes | memoryview | None]:
+    def of(self, segment: MaskSegment, first: int, last: int) -> tuple[_Buffer, _Buffer, _Buffer, _Buffer]:
         """The four rows of masks [first, last) of one block; an edge that is needed twice is read once."""
         held: dict[int, bytes | memoryview] = {}
-        out: list[bytes | memoryview | None] = []
-        for row in self.rows:
-            if isinstance(row, int):
-                if row not in held:
-                    held[row] = segment.index_rows(row, first, last)
-                out.append(held[row])
-            else:
-                out.append(row)
-        return out
+
+        def buffer(row: _Row) -> _Buffer:
+            if not isinstance(row, int):
+                return row
+            if row not in held:
+                held[row] = segment.index_rows(row, first, last)
+            return held[row]
+
+        low_upper, low_lower, high_upper, high_lower = self.rows
+        return buffer(low_upper), buffer(low_lower), buffer(high_upper), buffer(high_lower)
 
 
 def _around(edges: Floats, threshold: float) -> tuple[int | None, int | None]:

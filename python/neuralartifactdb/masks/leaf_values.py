@@ -34,6 +34,8 @@ Ids = NDArray[np.int64]
 
 #: pixels of one piece of work of a thread, and held at once by it
 _CHUNK_BYTES: Final = 2 << 20
+#: a thread waits for the disk about half of the time where nothing is in memory
+_THREADS_PER_CORE: Final = 2
 #: masks that an estimate looks at
 _SAMPLE: Final = 64
 #: masks of one piece of work at most
@@ -80,8 +82,8 @@ class LeafValues:
                 if collection is None:
                     raise InvalidValueError(f"{leaf!r} needs another collection, which this query cannot reach")
                 self._others[region.collection] = OtherMasks(view, collection(region.collection))
-            elif isinstance(region, BoxColumn):
-                view.boxes(region.name)  # an unknown name is an error before any work
+            elif isinstance(region, BoxColumn) and region.name not in view.box_names and len(view):
+                view.boxes(region.name)  # raises: an unknown name is an error before any work
         for others in self._others.values():
             others.check(view.live_ids if ids is None else ids)
 
@@ -140,7 +142,7 @@ class LeafValues:
         values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
         chunks = list(self._chunks(ids))
         with_pixels = [chunk for chunk in chunks if len(chunk[1])]
-        workers = min(os.cpu_count() or 1, len(with_pixels))
+        workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(with_pixels))
         if workers > 1:
             with ThreadPoolExecutor(workers, thread_name_prefix="nadb-pixels") as pool:
                 done = list(pool.map(lambda chunk: self._read(chunk[0], ids[chunk[1]]), with_pixels))
