@@ -41,7 +41,7 @@ def histograms(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_histograms_equal_numpy(dtype: str, data: st.DataObject) -> None:
     masks = data.draw(masks_of(dtype))
     grid = data.draw(st.integers(1, 20))

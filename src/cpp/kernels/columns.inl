@@ -15,7 +15,7 @@ void count_some_columns(const Key* keys, size_t n_rows, size_t padded, const Key
     const Key* at = keys + c;
     for (size_t r = 0; r < n_rows; ++r, at += padded) {
       const Vector key = load<Vector>(at);
-      for (size_t e = 0; e < kEdges; ++e) sums[e] -= key > limits[e];
+      for (size_t e = 0; e < kEdges; ++e) sums[e] -= (Vector)(key > limits[e]);
     }
     for (size_t e = 0; e < kEdges; ++e) __builtin_memcpy(counts + e * padded + c, &sums[e], sizeof(Vector));
   }

@@ -162,12 +162,13 @@ uint64_t count_outside(const uint8_t* pixels, size_t stride, size_t width, size_
   const Counts shifts = Counts{} + static_cast<Unsigned>(shift);
   const Vector limits = Vector{} + range.limit;
   const Vector magnitudes = Vector{} + static_cast<Key>(~least_key<Key>());
+  const Vector minus_zeros = Vector{} + static_cast<Key>(-1);
 
   const auto is_outside = [&](const uint8_t* at) noexcept -> Counts {
     Vector bits = load<Vector>(at);
     if (!kPlain) {
       bits = bits ^ ((bits >> (key_bits<Key>() - 1)) & magnitudes);
-      bits = bits - (bits == -1);
+      bits = bits - (Vector)(bits == minus_zeros);
     }
     return (Counts)((Vector)((Counts)bits - shifts) > limits);
   };
