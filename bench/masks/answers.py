@@ -63,6 +63,10 @@ class Competitor(Protocol):
         """Undoes `close`."""
         ...
 
+    def delete(self) -> None:
+        """Closes it for good and removes what loading it has written."""
+        ...
+
 
 def exact_scores(workload: Workload, questions: Sequence[Question]) -> list[NDArray[np.float64]]:
     """Scores of all masks, or of all inputs for the kinds of groups, by the definition.

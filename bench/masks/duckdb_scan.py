@@ -60,6 +60,11 @@ class DuckdbScan:
         """The database."""
         return [self._path]
 
+    def delete(self) -> None:
+        """Removes the database."""
+        self.close()
+        self._path.unlink()
+
     def answer(self, question: Question) -> Answer:
         """Answers one query, timed."""
         assert self._connection is not None

@@ -52,6 +52,10 @@ class NumpyScan:
         """The pixels, unless they are in memory."""
         return [] if self._how == "memory" else [self._workload.path]
 
+    def delete(self) -> None:
+        """Lets go of the file, which is the workload's."""
+        self.close()
+
     def answer(self, question: Question) -> Answer:
         """Answers one query, timed."""
         start = time.perf_counter()

@@ -55,6 +55,11 @@ class Ours:
             self._db.close()
             self._db, self.last = None, None
 
+    def delete(self) -> None:
+        """Removes the database."""
+        self.close()
+        shutil.rmtree(self._path)
+
     def files(self) -> list[Path]:
         """All of the database."""
         return list(files_under(self._path))
@@ -98,7 +103,8 @@ class Ours:
         if len(outside):
             i = outside[0]
             raise WrongAnswerError(
-                f"{self.name}: mask {i} scores {scores[i]:.17g}, its bounds are {lower[i]:.17g}, {upper[i]:.17g}: {question}"
+                f"{self.name}: mask {i} scores {scores[i]:.17g}, its bounds are {lower[i]:.17g}, {upper[i]:.17g}: "
+                f"{question}"
             )
         if question.is_filter:
             return int(((lower <= question.threshold) & (upper > question.threshold)).sum()), 0

@@ -64,6 +64,10 @@ class PaperSearch:
         """The pixels."""
         return [self._workload.path]
 
+    def delete(self) -> None:
+        """Lets go of the pixels, which are the workload's."""
+        self.close()
+
     def answer(self, question: Question) -> Answer:
         """Answers one query, timed."""
         start = time.perf_counter()

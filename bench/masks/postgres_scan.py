@@ -117,6 +117,11 @@ class PostgresScan:
         """The files of the cluster."""
         return list(files_under(self._server.folder))
 
+    def delete(self) -> None:
+        """Removes the cluster."""
+        self.close()
+        shutil.rmtree(self._server.folder)
+
     def answer(self, question: Question) -> Answer:
         """Answers one query, timed."""
         start = time.perf_counter()
@@ -151,7 +156,7 @@ class PostgresScan:
         )
 
     def _load(self, include: Path | None, compiler: str | None) -> None:
-        connection, workload = self._connection, self._workload
+        connection = self._connection
         if self.compiled:
             library = self._server.folder / "nadb_count.so"
             subprocess.run(
@@ -161,6 +166,13 @@ class PostgresScan:
             connection.execute(_COMPILED.format(library=library, box=_BOX))
         else:
             connection.execute(_LOOP)
+        with connection.transaction():  # a table of the same transaction is filled without the write-ahead log
+            self._fill(connection)
+        connection.execute("VACUUM ANALYZE masks")
+        connection.execute("CHECKPOINT")
+
+    def _fill(self, connection: Any) -> None:
+        workload = self._workload
         connection.execute(
             "CREATE TABLE masks (mask_id integer, input_id integer, model integer, "
             "x0 integer, y0 integer, x1 integer, y1 integer, mask bytea)"
@@ -174,5 +186,3 @@ class PostgresScan:
                 for mask_id, mask in enumerate(pixels, first):
                     keys = (mask_id, workload.input_ids[mask_id].item(), workload.models[mask_id].item())
                     copy.write_row((*keys, *workload.boxes[mask_id].tolist(), mask.tobytes()))
-        connection.execute("VACUUM ANALYZE masks")
-        connection.execute("CHECKPOINT")

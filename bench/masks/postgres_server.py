@@ -11,6 +11,8 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,8 @@ class PostgresServer:
     """
 
     def __init__(self, folder: Path) -> None:
+        if not find_spec("psycopg"):
+            raise PostgresAbsentError("psycopg is not installed: pip install 'psycopg[binary]'")
         self._programs = find_programs()
         self.folder = folder.resolve()
         self._socket: str | None = None
@@ -88,15 +92,20 @@ class PostgresServer:
         if self.is_new:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._give(self.folder)
-            self._run(
-                "initdb", "-D", self.folder, "-U", self.role, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
-            )
+            options = ("-U", self.role, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+            try:
+                self._run("initdb", "-D", self.folder, *options)
+            except RuntimeError as error:  # most likely a folder that the other user cannot reach
+                raise PostgresAbsentError(f"no cluster could be made in {self.folder}: {error}") from error
             with (self.folder / "postgresql.conf").open("a") as file:
                 file.writelines(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
         if self._socket is None:
+            if (self.folder / "postmaster.pid").exists():  # a bench that was killed left its server running
+                with suppress(RuntimeError):
+                    self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.folder)
             self._socket = tempfile.mkdtemp(prefix="nadb-pg-")  # short: the path of a socket has at most 107 bytes
             self._give(Path(self._socket))
             options = f"-c unix_socket_directories={self._socket}"
@@ -110,15 +119,9 @@ class PostgresServer:
             self._socket = None
 
     def connect(self) -> Any:
-        """A psycopg connection.
+        """A psycopg connection."""
+        import psycopg
 
-        Raises:
-            PostgresAbsentError: psycopg is not installed.
-        """
-        try:
-            import psycopg
-        except ImportError as error:
-            raise PostgresAbsentError(f"psycopg is not usable ({error}): pip install 'psycopg[binary]'") from error
         return psycopg.connect(host=self._socket, user=self.role, dbname="postgres", autocommit=True)
 
     def _give(self, folder: Path) -> None:

@@ -25,6 +25,8 @@ class Size:
         n_session: queries of the session over masks seen before and new ones.
         bounds_masks: over which the bounds alone are timed.
         build_repeats: timings of a build, each next to one of writing the pixels.
+        limit_queries: per filter, whose masks are read by nothing but the reads themselves.
+        keeps_loaded: whether the databases of competitors are kept for the next run.
     """
 
     name: str
@@ -36,12 +38,14 @@ class Size:
     n_session: int
     bounds_masks: int
     build_repeats: int
+    limit_queries: int
+    keeps_loaded: bool = True
 
 
 SIZES = {
-    "small": Size("small", ((2_000, 56),), 5, 2, 2, 1, 20, 50_000, 1),
-    "standard": Size("standard", ((2_000, 224), (2_000, 448)), 100, 5, 10, 3, 200, 1_000_000, 3),
-    "full": Size("full", ((22_275, 448), (100_000, 224)), 100, 5, 20, 3, 200, 1_000_000, 3),
+    "small": Size("small", ((2_000, 56),), 5, 2, 2, 1, 20, 50_000, 1, 2),
+    "standard": Size("standard", ((2_000, 224), (2_000, 448)), 100, 5, 10, 3, 200, 1_000_000, 3, 20),
+    "full": Size("full", ((22_275, 448), (100_000, 224)), 100, 5, 20, 3, 200, 1_000_000, 3, 20, False),
 }
 
 

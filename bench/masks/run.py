@@ -16,6 +16,7 @@ from bench.masks.report import SIZES, Report
 from bench.masks.sections.bounds import run_bounds
 from bench.masks.sections.building import run_build
 from bench.masks.sections.cells import run_cells
+from bench.masks.sections.limit import run_limit
 from bench.masks.sections.memory import run_memory
 from bench.masks.sections.session import run_session
 
@@ -31,6 +32,7 @@ def _cells(report: Report) -> None:
 
 SECTIONS: dict[str, Callable[[Report], None]] = {
     "cells": _cells,
+    "limit": run_limit,
     "session": run_session,
     "build": run_build,
     "bounds": run_bounds,

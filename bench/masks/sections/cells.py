@@ -59,7 +59,10 @@ def run_cells(report: Report, workload: Workload) -> None:
         _goals(report, workload, records, ours, paper)
     finally:
         for entrant in entrants:
-            entrant.competitor.close()
+            if size.keeps_loaded or entrant.competitor is ours:  # the next section asks ours
+                entrant.competitor.close()
+            else:
+                entrant.competitor.delete()
 
 
 def _scans(workload: Workload, folder: Path) -> tuple[list[Competitor], list[str]]:

@@ -19,7 +19,7 @@ from bench.masks.ours import build
 from bench.masks.queries import FILTERS, Question, scored
 from bench.masks.report import Report
 from bench.masks.workloads import Workload
-from bench.tables import Table, seconds
+from bench.tables import Table, milliseconds, seconds
 
 __all__ = ["run_session", "targets"]
 
@@ -55,28 +55,28 @@ def run_session(report: Report) -> None:
     pairs = [list(scored(workload, kind, n_queries // 2, seed=1)) for kind in FILTERS]
     asked = [pair for both in zip(*pairs, strict=True) for pair in both]
     about = targets(workload.n_masks, len(asked))
-    spent: dict[str, list[float]] = {}
-    read: dict[str, list[int]] = {}
+    answers: dict[str, list[Answer]] = {}
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
     for index in ("append", "lazy"):
         ours = build(workload, report.scratch / f"{workload.name}.session.nadb", index=index)
         name = f"ours, index on {index}" if index == "append" else "ours, lazy index"
-        spent[name], read[name] = [ours.seconds], [0]
+        before[name], answers[name] = ours.seconds, []
         for (question, scores), ids in zip(asked, about, strict=True):
             answer = ours.answer(question, where=ids)
             _check(answer, question, scores, ids, name)
-            spent[name].append(answer.seconds)
-            read[name].append(answer.masks_read)
+            answers[name].append(answer)
         start = time.perf_counter()
         ours.close()  # what queries learned becomes durable here
-        spent[name][-1] += time.perf_counter() - start
+        after[name] = time.perf_counter() - start
+        ours.delete()
     name = "NumPy, mapped"
-    spent[name], read[name] = [0.0], [0]
+    before[name], after[name], answers[name] = 0.0, 0.0, []
     pixels = np.asarray(workload.pixels())
     for (question, scores), ids in zip(asked, about, strict=True):
         answer = _scan(workload, pixels, question, ids)
         _check(answer, question, scores, ids, name)
-        spent[name].append(answer.seconds)
-        read[name].append(answer.masks_read)
+        answers[name].append(answer)
     del pixels
     shown = sorted({n for n in _SHOWN if n <= len(asked)} | {len(asked)})
     table = Table(
@@ -84,11 +84,33 @@ def run_session(report: Report) -> None:
         f"{workload.n_masks:,} masks of {workload.side} x {workload.side}; each query is about {_SHARE_OF_A_QUERY:.0%} "
         "of them, half seen before and half new while there are new ones; warm. Cumulative seconds, the "
         "append included.",
-        ("", "append", *(f"after {n}" for n in shown), "masks read"),
+        (
+            "",
+            "append",
+            *(f"after {n}" for n in shown),
+            "closed",
+            "ms a query",
+            "masks read",
+            "of those asked",
+            "MB read",
+        ),
     )
-    for name, held in spent.items():
-        total = np.cumsum(held)
-        table.add(name, seconds(held[0]), *(seconds(total[n]) for n in shown), f"{sum(read[name]):,}")
+    n_asked = sum(map(len, about))
+    for name, held in answers.items():
+        spent = [answer.seconds for answer in held]
+        total = before[name] + np.cumsum(spent)
+        read = sum(answer.masks_read for answer in held)
+        n_bytes = [answer.bytes_read for answer in held if answer.bytes_read is not None]
+        table.add(
+            name,
+            seconds(before[name]),
+            *(seconds(total[n - 1]) for n in shown),
+            seconds(total[-1] + after[name]),
+            f"{milliseconds(float(np.median(spent)))} ({milliseconds(max(spent))})",
+            f"{read:,}",
+            f"{read / n_asked:.1%}",
+            f"{sum(n_bytes) / 1e6:,.1f}" if n_bytes else "",
+        )
     report.tables.append(table)
 
 
