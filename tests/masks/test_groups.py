@@ -95,8 +95,8 @@ def joints(draw: st.DrawFn, b: Built) -> tuple[Any, GroupFormula]:
     box = draw(st.sampled_from([None, "box"]))
     region = nadb.whole if box is None else draw(any_box())
     at = None if box is None else region
-    which = draw(st.sampled_from(["intersection", "union", "iou", "iou"]))
-    if which != "iou":
+    which = draw(st.sampled_from(["intersection", "union", "iou", "iou", "quotient"]))
+    if which in ("intersection", "union"):
         joint = {"intersection": nadb.intersection, "union": nadb.union}[which](**given_, region=region)
         return nadb.count(joint), lambda members: joined_count(b, which, given_, at, members)
 
@@ -104,6 +104,9 @@ def joints(draw: st.DrawFn, b: Built) -> tuple[Any, GroupFormula]:
         both, some = (joined_count(b, kind, given_, at, members) for kind in ("intersection", "union"))
         return None if not some or both is None else both / some
 
+    if which == "quotient":
+        both, some = nadb.intersection(**given_, region=region), nadb.union(**given_, region=region)
+        return nadb.count(both) / nadb.count(some), ratio
     return nadb.iou(**given_, region=region), ratio
 
 
@@ -159,8 +162,11 @@ def test_pixelwise_joins_equal_brute_force(case: Case, by: str, data: st.DataObj
         expression, formula = data.draw(group_numbers(b, join=True))
         k, largest = data.draw(st.sampled_from([1, 2, 5, 100])), data.draw(st.booleans())
         scores = [formula(group) for group in members]
-        small = data.draw(st.sampled_from([1, 40, 1 << 22]))
-        with mock.patch.object(joint_pixels, "_BATCH_BYTES", small):  # 1: row by row
+        batch, group = data.draw(st.sampled_from([(1, 1), (40, 400), (1 << 22, 1 << 24)]))
+        with (
+            mock.patch.object(joint_pixels, "_BATCH_BYTES", batch),
+            mock.patch.object(joint_pixels, "_GROUP_BYTES", group),
+        ):
             result = b.masks.group_by(by).top_k(expression, k=k, largest=largest)
         check(result, keys, oracle.rank(scores, range(len(keys)), k, largest=largest))
         assert result.verify()
@@ -289,6 +295,20 @@ def test_no_group_is_read_that_need_not_be(seed: int, k: int, largest: bool, pix
         assert result.stats.evaluated <= sum(len(members[g]) for g in may_matter)
 
 
+def test_equal_masks_need_few_reads_to_have_a_ratio_of_one() -> None:
+    """The quotient of the counts' bounds goes beyond 1, so all groups would have to be read."""
+    with built(Case(batches=(2,), seed=1, edges=(64, 128, 192))) as b:
+        mask = b.pixels[0]
+        b.masks.append(np.array([mask] * 60), input_id=np.arange(60) // 2 + 10)
+        groups = b.masks.group_by("input_id")
+        result = groups.top_k(nadb.iou(low=100), k=2)
+        assert result.scores.tolist() == [1.0, 1.0]
+        assert result.keys.tolist() == [10, 11]
+        assert result.stats.evaluated <= 8
+        quotient = nadb.count(nadb.intersection(low=100)) / nadb.count(nadb.union(low=100))
+        assert groups.top_k(quotient, k=2) == result
+
+
 def optimistic(b: Built, members: list[list[int]], pixelwise: bool) -> tuple[list[float], list[float]]:
     """Ends of the count of values >= 150 in a group, from the numbers of values >= 128 and >= 192 in 4 x 4 cells."""
     least, most = [], []
@@ -324,10 +344,7 @@ def test_plan_reads_nothing() -> None:
         assert plan.candidates == 40
         assert 0 < plan.expected_evaluations <= 40
         assert plan.expected_bytes > 0
-        assert plan.query == (
-            "db.masks['m'].group_by('input_id').top_k(nadb.count(nadb.intersection(low=100)) / "
-            "nadb.count(nadb.union(low=100)), k=3)"
-        )
+        assert plan.query == ("db.masks['m'].group_by('input_id').top_k(nadb.iou(low=100), k=3)")
 
 
 def test_limits_and_progress() -> None:

@@ -7,7 +7,7 @@ NULL is skipped, as SQL does. An aggregate does not know its collection: it mean
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
@@ -19,6 +19,7 @@ __all__ = [
     "Aggregate",
     "JointCount",
     "JointMask",
+    "JointRatio",
     "intersection",
     "iou",
     "max",
@@ -84,6 +85,7 @@ class JointMask:
         high: the least value beyond; None for open.
         equals: one value instead of a range.
         region: only its pixels. Of a box by name, every mask of a group must have the same box.
+        name: of the function that makes it, for messages; the kind by default.
     """
 
     kind: str
@@ -91,20 +93,22 @@ class JointMask:
     high: Number | None = None
     equals: Number | None = None
     region: Region = whole
+    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise InvalidValueError(f"masks are joined by {' or '.join(_KINDS)}, got {self.kind!r}")
+        name = self.name or self.kind
         low, high, equals = checked_thresholds(self.low, self.high, self.equals)
         if low is None and high is None and equals is None:
             raise InvalidValueError(
-                f"nadb.{self.kind} joins thresholded masks and needs low=, high= or equals=, got none; write "
-                f"nadb.{self.kind}(low=0.5)"
+                f"nadb.{name} joins thresholded masks and needs low=, high= or equals=, got none; write "
+                f"nadb.{name}(low=0.5)"
             )
         region = as_region(self.region)
         if isinstance(region, OtherMask):
             raise DtypeError(
-                f"the region of nadb.{self.kind} is a box or the whole mask, got {region!r}; another mask has no place "
+                f"the region of nadb.{name} is a box or the whole mask, got {region!r}; another mask has no place "
                 "in a pixelwise aggregate"
             )
         object.__setattr__(self, "low", low)
@@ -150,6 +154,27 @@ class JointCount(Leaf):
         return f"nadb.count({self.joint!r})"
 
 
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class JointRatio(JointCount):
+    """The pixels of an intersection by those of the union, for a group of masks of one shape; NULL where that is empty.
+
+    A leaf, and not the quotient of two counts, since their bounds are not reached together: the intersection is large
+    where the union is.
+
+    Attributes:
+        joint: the intersection.
+    """
+
+    @property
+    def key(self) -> Hashable:
+        """That of the intersection."""
+        return ("iou", self.joint.key)
+
+    def describe(self) -> str:
+        """Source that builds it again."""
+        return f"nadb.iou({self.joint.arguments()})"
+
+
 def intersection(low: Any = None, high: Any = None, *, equals: Any = None, region: Any = whole) -> JointMask:
     """The pixels in which every mask of a group is in the range; the first argument of `count`.
 
@@ -181,16 +206,15 @@ def union(low: Any = None, high: Any = None, *, equals: Any = None, region: Any 
     return JointMask("union", low, high, equals, region)
 
 
-def iou(low: Any = None, high: Any = None, *, equals: Any = None, region: Any = whole) -> Expression:
+def iou(low: Any = None, high: Any = None, *, equals: Any = None, region: Any = whole) -> JointRatio:
     """Intersection over union of the thresholded masks of a group; NULL where the union is empty.
 
     >>> iou(low=0.5)
-    nadb.count(nadb.intersection(low=0.5)) / nadb.count(nadb.union(low=0.5))
+    nadb.iou(low=0.5)
 
     Args and errors are those of `intersection`.
     """
-    both = intersection(low, high, equals=equals, region=region)
-    return JointCount(both) / JointCount(union(low, high, equals=equals, region=region))
+    return JointRatio(JointMask("intersection", low, high, equals, region, name="iou"))
 
 
 def sum(expression: Expression) -> Aggregate:

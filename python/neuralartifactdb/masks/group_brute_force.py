@@ -16,7 +16,7 @@ from neuralartifactdb.expressions.evaluate import Value, evaluate
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Column, leaves, scored
 from neuralartifactdb.inputs import column_value
-from neuralartifactdb.masks.aggregates import Aggregate, JointCount
+from neuralartifactdb.masks.aggregates import Aggregate, JointCount, JointRatio
 from neuralartifactdb.masks.batch import MISSING_BOX
 from neuralartifactdb.masks.brute_force import leaf_values_by_numpy, pixels_of
 from neuralartifactdb.masks.candidates import checked_leaves, mask_columns
@@ -120,12 +120,21 @@ class GroupBruteForce(BruteForce):
 
     def _joint(self, leaf: JointCount, groups: Ids) -> Floats:
         """The joint count of each group, NaN where no mask has the region."""
-        return np.array([self._joint_of(leaf, self._members_of(group)) for group in groups.tolist()], dtype=np.float64)
+        counts = []
+        for group in groups.tolist():
+            every, some = self._joint_of(leaf, self._members_of(group))
+            if isinstance(leaf, JointRatio):
+                counts.append(every / some if some > 0 else np.nan)
+            else:
+                counts.append(every if leaf.joint.kind == "intersection" else some)
+        return np.array(counts, dtype=np.float64)
 
-    def _joint_of(self, leaf: JointCount, members: Ids) -> float:
+    def _joint_of(self, leaf: JointCount, members: Ids) -> tuple[float, float]:
+        """Pixels of the intersection and of the union."""
         joint, meta = leaf.joint, self._view.meta
         low, high = joint.limits(meta.dtype)
-        both: NDArray[np.bool_] | None = None
+        every: NDArray[np.bool_] | None = None
+        some = np.zeros((0, 0), np.bool_)
         for mask_id in members.tolist():
             box: list[int] | None = None
             if isinstance(joint.region, ConstantBox):
@@ -147,8 +156,7 @@ class GroupBruteForce(BruteForce):
             if box is not None:
                 x, y = np.arange(values.shape[1]), np.arange(values.shape[0])
                 chosen &= ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))
-            if both is None:
-                both = chosen
-            else:
-                both = both & chosen if joint.kind == "intersection" else both | chosen
-        return float("nan") if both is None else float(np.count_nonzero(both))
+            every, some = (chosen, chosen) if every is None else (every & chosen, some | chosen)
+        if every is None:
+            return float("nan"), float("nan")
+        return float(np.count_nonzero(every)), float(np.count_nonzero(some))

@@ -37,8 +37,8 @@ Ids = NDArray[np.int64]
 _STEP_MASKS: Final = 1 << 16
 #: groups whose intervals are handed to the search at once
 _STEP_GROUPS: Final = 1 << 18
-#: masks of the groups of one wave
-_WAVE_MASKS: Final = 4_096
+#: masks of the groups of one wave: enough for all cores, few enough to stop soon after the answer is certain
+_WAVE_MASKS: Final = 512
 
 
 class GroupValues:

@@ -3,6 +3,10 @@
 Of m masks with c_1 .. c_m of A pixels in the range, the intersection has between max(0, sum - (m - 1) A) and min c, the
 union between max c and min(A, sum): Frechet's inequalities, here within every cell of the grid. Implements design
 section 5, "Groups".
+
+Their ratio has a better upper bound than the quotient of these. With c_i in [l_i, h_i] let T = min h and M = max l: the
+intersection t of a cell is at most T, the union at least max(t, M). A larger t makes a ratio below 1 larger, even if
+the union grows by as much, so the sum of T by the sum of max(T, M) bounds it.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb import _core
+from neuralartifactdb.expressions.arithmetic import divide
 from neuralartifactdb.expressions.intervals import Floats, Intervals
-from neuralartifactdb.masks.aggregates import JointCount
+from neuralartifactdb.masks.aggregates import JointCount, JointRatio
 from neuralartifactdb.masks.group_members import Members
 from neuralartifactdb.masks.index_bounds import cell_bounds
 from neuralartifactdb.masks.joint_parts import JointPart, part_key
@@ -88,28 +93,39 @@ class JointCounts:
         """Certain intervals for every group, by `leaf.key`."""
         if self._bounds is None:
             held = {key: self._part_bounds(part) for key, part in self._parts.items()}
-            self._bounds = {leaf.key: held[part_key(leaf.joint)][leaf.joint.kind] for leaf in self._leaves}
+            self._bounds = {leaf.key: held[part_key(leaf.joint)][_kind(leaf)] for leaf in self._leaves}
         return self._bounds
 
     def _part_bounds(self, part: JointPart) -> dict[str, Intervals]:
         if part.fixed is not None:
             exact = _intervals(part.fixed, part.fixed, part.sizes)
-            return {"intersection": exact, "union": exact}
+            return {"intersection": exact, "union": exact, "iou": divide(exact, exact)}
         n = len(self._members)
         ends = {kind: (np.zeros(n), part.areas.copy()) for kind in ("intersection", "union")}
+        ratio = np.ones(n)
         grid = next((segment.grid for segment in self._view.segments if segment.n_edges), 0)
         if grid:
             for first in range(0, n, _GROUPS_AT_ONCE):
                 last = min(n, first + _GROUPS_AT_ONCE)
-                for kind, (lower, upper) in self._from_cells(part, grid, first, last).items():
+                both, some, ratio[first:last] = self._from_cells(part, grid, first, last)
+                for kind, (lower, upper) in (("intersection", both), ("union", some)):
                     ends[kind][0][first:last], ends[kind][1][first:last] = lower, upper
-        return {kind: _intervals(lower, upper, part.sizes) for kind, (lower, upper) in ends.items()}
+        found = {kind: _intervals(lower, upper, part.sizes) for kind, (lower, upper) in ends.items()}
+        found["iou"] = _at_most(divide(found["intersection"], found["union"]), ratio)
+        return found
 
-    def _from_cells(self, part: JointPart, grid: int, first: int, last: int) -> dict[str, tuple[Floats, Floats]]:
-        """Bounds of both kinds for groups [first, last): their masks' cells, accumulated in one pass over the masks."""
+    def _from_cells(
+        self, part: JointPart, grid: int, first: int, last: int
+    ) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats], Floats]:
+        """For groups [first, last): ends of the intersection, of the union, and the greatest ratio.
+
+        The cells of their masks are accumulated in one pass over the masks.
+        """
         areas, overlaps = _core.cell_overlaps(grid, part.shapes[first:last], part.boxes[first:last])
         n, cells = last - first, grid * grid
-        least_sum, most_sum = np.zeros((n, cells), np.int64), np.zeros((n, cells), np.int64)
+        most_pixels = int(part.sizes[first:last].max(initial=0)) * int(overlaps.max(initial=0))
+        wide = np.int32 if most_pixels < 2**31 else np.int64
+        least_sum, most_sum = np.zeros((n, cells), wide), np.zeros((n, cells), wide)
         least_max, most_min = np.zeros((n, cells), np.int32), overlaps.copy()
         begin, end = int(self._members.starts[first]), int(self._members.starts[last])
         at = begin + np.flatnonzero(part.present[begin:end])
@@ -120,19 +136,17 @@ class JointCounts:
             for which in np.split(order, np.flatnonzero(np.diff(ordered // _MASKS_AT_ONCE)) + 1):
                 rank = ranks[here[which]]
                 least, most = self._cells(segment, local[which], grid, part, areas[rank], overlaps[rank])
-                order_of_groups = np.argsort(rank, kind="stable")
-                rank = rank[order_of_groups]
-                heads = np.flatnonzero(np.diff(rank, prepend=-1))
-                groups, least, most = rank[heads], least[order_of_groups], most[order_of_groups]
-                least_sum[groups] += np.add.reduceat(least, heads, axis=0, dtype=np.int64)
-                most_sum[groups] += np.add.reduceat(most, heads, axis=0, dtype=np.int64)
-                least_max[groups] = np.maximum(least_max[groups], np.maximum.reduceat(least, heads, axis=0))
-                most_min[groups] = np.minimum(most_min[groups], np.minimum.reduceat(most, heads, axis=0))
-        beyond = np.maximum(part.sizes[first:last, None] - 1, 0) * overlaps.astype(np.int64)
-        return {
-            "intersection": (_total(np.maximum(0, least_sum - beyond)), _total(most_min)),
-            "union": (_total(least_max), _total(np.minimum(overlaps, most_sum))),
-        }
+                groups, (least, most), sums = _by_group(rank, least, most, wide)
+                least_sum[groups] += sums[0]
+                most_sum[groups] += sums[1]
+                least_max[groups] = np.maximum(least_max[groups], least)
+                most_min[groups] = np.minimum(most_min[groups], most)
+        beyond = np.maximum(part.sizes[first:last, None] - 1, 0) * overlaps.astype(wide)
+        both = _total(np.maximum(0, least_sum - beyond)), _total(most_min)
+        some = _total(least_max), _total(np.minimum(overlaps, most_sum))
+        with_both = _total(np.maximum(most_min, least_max))
+        ratio: Floats = np.divide(both[1], with_both, out=np.zeros(n), where=with_both > 0)
+        return both, some, ratio
 
     def _cells(
         self,
@@ -176,10 +190,38 @@ class JointCounts:
             numbers = bounds[leaf.key].lower[groups].copy()
             if part_key(leaf.joint) in keys:
                 number = keys.index(part_key(leaf.joint))
-                found = (counted.every if leaf.joint.kind == "intersection" else counted.some)[number]
-                numbers[jobs[number].wanted] = found[jobs[number].wanted]
+                wanted = jobs[number].wanted
+                every, some = (
+                    Intervals.points(found[number].astype(np.float64)) for found in (counted.every, counted.some)
+                )
+                found = {"intersection": every, "union": some, "iou": divide(every, some)}[_kind(leaf)]
+                numbers[wanted] = found.lower[wanted]
             values[leaf.key] = Intervals.points(numbers)
         return values, counted.ids
+
+
+def _kind(leaf: JointCount) -> str:
+    return "iou" if isinstance(leaf, JointRatio) else leaf.joint.kind
+
+
+def _at_most(intervals: Intervals, most: Floats) -> Intervals:
+    """Intervals of which another upper bound is known too; NULL stays."""
+    return Intervals(intervals.lower, np.where(intervals.upper > most, most, intervals.upper), intervals.may_be_null)
+
+
+def _by_group(
+    rank: NDArray[np.int64], least: NDArray[np.int32], most: NDArray[np.int32], wide: type[np.signedinteger[Any]]
+) -> tuple[NDArray[np.int64], tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+    """Of masks (rows) the groups they are of; by group, the greatest of `least`, the least of `most`, and both sums."""
+    order = np.argsort(rank, kind="stable")
+    ordered = rank[order]
+    heads = np.flatnonzero(np.diff(ordered, prepend=-1))
+    if len(heads) == len(rank):  # one mask of each group, as where a model's masks were appended together
+        return rank, (least, most), (least, most)
+    least, most = least[order], most[order]
+    sums = (np.add.reduceat(least, heads, axis=0, dtype=wide), np.add.reduceat(most, heads, axis=0, dtype=wide))
+    ends = (np.maximum.reduceat(least, heads, axis=0), np.minimum.reduceat(most, heads, axis=0))
+    return ordered[heads], ends, sums
 
 
 def _total(cells: NDArray[Any]) -> Floats:
