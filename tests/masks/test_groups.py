@@ -138,7 +138,7 @@ one_shape = cases(max_masks=24).map(lambda case: Case(**{**case.__dict__, "shape
 columns = st.sampled_from(["input_id", "model", "weight", "height", "mask_id"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(case=cases(max_masks=24), by=columns, data=st.data())
 def test_top_k_equals_brute_force(case: Case, by: str, data: st.DataObject) -> None:
     with built(case) as b:
@@ -154,7 +154,7 @@ def test_top_k_equals_brute_force(case: Case, by: str, data: st.DataObject) -> N
             assert result.verify()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(case=one_shape, by=columns, data=st.data())
 def test_pixelwise_joins_equal_brute_force(case: Case, by: str, data: st.DataObject) -> None:
     with built(case) as b:
@@ -172,7 +172,7 @@ def test_pixelwise_joins_equal_brute_force(case: Case, by: str, data: st.DataObj
         assert result.verify()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(case=one_shape, by=columns, data=st.data())
 def test_filter_equals_brute_force(case: Case, by: str, data: st.DataObject) -> None:
     with built(case) as b:
@@ -195,7 +195,7 @@ def test_filter_equals_brute_force(case: Case, by: str, data: st.DataObject) -> 
         assert result.verify()
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(case=cases(max_masks=16), data=st.data())
 def test_masks_of_one_group_must_have_one_shape(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
@@ -212,7 +212,7 @@ def test_masks_of_one_group_must_have_one_shape(case: Case, data: st.DataObject)
             check(result, keys, oracle.rank(scores, range(len(keys)), 100, largest=True))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(case=one_shape, data=st.data())
 def test_a_box_by_name_must_be_one_in_each_group(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
@@ -270,7 +270,7 @@ def test_bounds_on_the_edges_settle_everything() -> None:
             assert result.verify()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1_000), k=st.integers(1, 4), largest=st.booleans(), pixelwise=st.booleans())
 def test_no_group_is_read_that_need_not_be(seed: int, k: int, largest: bool, pixelwise: bool) -> None:
     """Groups read are those whose optimistic bound beats the k-th score: `must`, ties with it, and no others."""
