@@ -10,6 +10,7 @@ import pytest
 from mask_cases import Case, built
 
 import neuralartifactdb as nadb
+from neuralartifactdb.masks.candidates import MaskCandidates
 
 CASE = Case(shapes=((24, 24),), batches=(60, 40), grid=4, edges=(64, 128, 192), seed=2)
 RATIO = nadb.count((3, 3, 17, 18), low=100) / nadb.area(nadb.whole)
@@ -54,13 +55,27 @@ def test_each_mask_is_read_once_and_only_its_rows() -> None:
     with built(CASE) as b:
         expression = nadb.count((1, 2, 9, 7), low=99) / nadb.count((1, 5, 9, 12), low=77)
         view = b.db._view().masks("m")
-        from neuralartifactdb.masks.candidates import MaskCandidates
-
         candidates = MaskCandidates(expression, view, view.live_ids)
         candidates.refine(view.live_ids[::3])
         assert candidates.values.masks_read == 34
         assert candidates.values.bytes_read == 34 * (12 - 2) * 24
         assert candidates.bytes_to_read(34) == candidates.values.bytes_read
+
+
+def test_rows_of_a_count_that_the_index_knows_are_not_read() -> None:
+    """The whole's count is exact (edge at the threshold, small cells), so only the rows of the box are read."""
+    with built(CASE) as b:
+        inside, everywhere = nadb.count((3, 10, 17, 14), low=128), nadb.count(nadb.whole, low=128)
+        view = b.db._view().masks("m")
+        candidates = MaskCandidates(inside / everywhere, view, view.live_ids)
+        open_ids = np.concatenate([ids[~held.is_exact] for ids, held in candidates.blocks(lambda: None)])
+        assert len(open_ids)
+        scores = candidates.refine(open_ids).lower
+        assert candidates.values.bytes_read == len(open_ids) * 4 * 24
+        assert scores.tolist() == b.masks.scores(inside / everywhere, open_ids).tolist()
+        for largest in (True, False):
+            result = b.masks.top_k(inside / everywhere, k=100, largest=largest)
+            assert result.verify()
 
 
 def test_stats_of_an_answer() -> None:

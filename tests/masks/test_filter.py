@@ -18,7 +18,7 @@ import oracle
 pytestmark = pytest.mark.filterwarnings("ignore:.*leaves out pixels:UserWarning")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(case=cases(), data=st.data())
 def test_a_filter_equals_brute_force(case: Case, data: st.DataObject) -> None:
     with built(case) as b:

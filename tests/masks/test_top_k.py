@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*leaves out pixels:UserWarning"
 ks = st.sampled_from([1, 2, 3, 7, 25, 1_000])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(case=cases(), data=st.data())
 def test_top_k_equals_brute_force(case: Case, data: st.DataObject) -> None:
     with built(case) as b:
@@ -33,7 +33,7 @@ def test_top_k_equals_brute_force(case: Case, data: st.DataObject) -> None:
             assert result.input_ids.tolist() == [b.inputs[i] for i in result.ids.tolist()]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(case=cases(), data=st.data())
 def test_scores_equal_brute_force(case: Case, data: st.DataObject) -> None:
     with built(case) as b:

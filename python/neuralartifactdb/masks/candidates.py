@@ -70,6 +70,9 @@ class MaskCandidates:
         found = checked_leaves(expression, also)
         self._columns = mask_columns(view, found)
         self.values = LeafValues(view, found, collection=collection, ids=ids, filler=filler)
+        self._settled: dict[Hashable, list[tuple[Ids, NDArray[np.float64]]]] = {
+            leaf.key: [] for leaf in found if isinstance(leaf, Count)
+        }
         self._also_ids: list[Ids] = []
         self._also_scores: list[NDArray[np.float64]] = []
         per_mask = self.values.bytes_to_read(ids)
@@ -97,17 +100,43 @@ class MaskCandidates:
                 values = {key: held.take(ids - (segment.first + first)) for key, held in values.items()}
             result = evaluate(self._expression, values, n=len(ids))
             self._note_scores(ids, values, result)
+            self._note_settled(ids, values, result)
             yield ids, result
 
     def refine(self, ids: Ids) -> Intervals:
         """Exact values."""
-        values: dict[Hashable, Value] = dict(self.values.exact(ids))
+        values: dict[Hashable, Value] = dict(self.values.exact(ids, self._known(ids)))
         if self._columns:
             at = self._view.positions(ids)
             values.update({key: held.take(at) for key, held in self._columns.items()})
         result = evaluate(self._expression, values, n=len(ids))
         self._note_scores(ids, values, result)
         return result
+
+    def _note_settled(self, ids: Ids, values: Mapping[Hashable, Value], result: Intervals) -> None:
+        """Remember the counts that the index knows, of masks that others of their counts keep open."""
+        if len(self._settled) < 2:
+            return
+        is_open = ~result.is_exact
+        for key, parts in self._settled.items():
+            held = values[key]
+            assert isinstance(held, Intervals)
+            known = is_open & held.is_exact
+            if known.any():
+                parts.append((ids[known], held.lower[known]))
+
+    def _known(self, ids: Ids) -> dict[Hashable, tuple[NDArray[np.bool_], NDArray[np.float64]]]:
+        """The counts of some masks that need no pixels."""
+        found: dict[Hashable, tuple[NDArray[np.bool_], NDArray[np.float64]]] = {}
+        for key, parts in self._settled.items():
+            if not parts:
+                continue
+            if len(parts) > 1:  # blocks come in id order
+                parts[:] = [(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))]
+            held, given = parts[0]
+            at = np.minimum(np.searchsorted(held, ids), len(held) - 1)
+            found[key] = (held[at] == ids, given[at])
+        return found
 
     def _cuts(self) -> Iterator[tuple[MaskSegment, int, int, Ids]]:
         """Ranges of local positions that hold candidates, each with the candidates; blocks without any are left out."""

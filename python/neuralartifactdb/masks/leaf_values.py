@@ -7,7 +7,7 @@ rows that they need (design section 5, "Bounds" and "Verify").
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["LeafValues"]
 
 Ids = NDArray[np.int64]
+#: by leaf: where its value is known, and the values
+Known = Mapping[Hashable, tuple[NDArray[np.bool_], NDArray[np.float64]]]
 
 #: pixels of one piece of work of a thread, and held at once by it
 _CHUNK_BYTES: Final = 2 << 20
@@ -131,28 +133,33 @@ class LeafValues:
 
     # ---- from the pixels -------------------------------------------------------------------------------------------
 
-    def exact(self, ids: Ids) -> dict[Hashable, Intervals]:
+    def exact(self, ids: Ids, known: Known | None = None) -> dict[Hashable, Intervals]:
         """Exact values of masks as points, in the order given, by `leaf.key`; NULL where a region is missing.
 
         Every mask is read at most once, whatever the number of leaves; large requests are shared out to threads.
 
         Args:
             ids: int64 (n,), distinct.
+            known: by `leaf.key`, bool (n,) where the value is known, and the values, float64 (n,): rows that only such
+                leaves need are not read.
         """
+        known = known or {}
         values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
         chunks = list(self._chunks(ids))
         with_pixels = [chunk for chunk in chunks if len(chunk[1])]
         workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(with_pixels))
         if workers > 1:
             with ThreadPoolExecutor(workers, thread_name_prefix="nadb-pixels") as pool:
-                done = list(pool.map(lambda chunk: self._read(chunk[0], ids[chunk[1]]), with_pixels))
+                done = list(pool.map(lambda chunk: self._read(chunk[0], chunk[1], ids, known), with_pixels))
         else:
-            done = [self._read(segment, ids[at]) for segment, at in with_pixels]
+            done = [self._read(segment, at, ids, known) for segment, at in with_pixels]
         for (_, at), (counts, read) in zip(with_pixels, done, strict=True):
             self.masks_read += read.masks
             self.bytes_read += read.bytes
             for key, found in counts.items():
                 values[key][at] = found
+        for key, (is_known, given) in known.items():
+            values[key] = np.where(is_known, given, values[key])
         return {key: Intervals.points(found) for key, found in values.items()}
 
     def bytes_to_read(self, ids: Ids) -> float:
@@ -185,8 +192,12 @@ class LeafValues:
             for begin in range(0, len(order), step):
                 yield segment, order[begin : begin + step]
 
-    def _read(self, segment: MaskSegment, ids: Ids) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
-        return read_and_count(self.view, segment, ids - segment.first, self.leaves, self._others, self._filler)
+    def _read(
+        self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known
+    ) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
+        skip = {key: is_known[at] for key, (is_known, _) in known.items()}
+        local = ids[at] - segment.first
+        return read_and_count(self.view, segment, local, self.leaves, self._others, self._filler, skip)
 
 
 def _intervals(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:

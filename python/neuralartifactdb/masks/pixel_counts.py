@@ -160,8 +160,9 @@ def planned(
     local: NDArray[np.int64],
     leaves: Sequence[Count | Area],
     others: Mapping[str, OtherMasks],
+    skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
 ) -> RowPlan:
-    """The rows that leaves need, for local positions int64 (k,) of a segment."""
+    """The rows that leaves need, for local positions int64 (k,) of a segment; `skip` as for `read_and_count`."""
     meta, k = view.meta, len(local)
     shapes = segment.shapes[local]
     plan = RowPlan({}, [], {}, {}, np.full(k, 2**31 - 1, dtype=np.int32), np.zeros(k, dtype=np.int32))
@@ -182,6 +183,8 @@ def planned(
             assert isinstance(leaf, Count)
             plan.counted.append(leaf)
             inside = clipped(held, shapes)
+            if skip is not None and leaf.key in skip:
+                inside[skip[leaf.key]] = 0
             plan.boxes[leaf.key] = inside
             plan.missing[leaf.key] = np.broadcast_to(missing_boxes(held), k)
         some = inside[:, 3] > inside[:, 1]
@@ -198,6 +201,7 @@ def read_and_count(
     leaves: Sequence[Count | Area],
     others: Mapping[str, OtherMasks],
     filler: IndexFiller | None = None,
+    skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
 ) -> tuple[dict[Hashable, Floats], RowsRead]:
     """Exact values of leaves for some masks of a segment.
 
@@ -208,11 +212,12 @@ def read_and_count(
         leaves: what to count.
         others: the collections whose masks are regions, by name.
         filler: keeps index rows of masks without one; those are read whole.
+        skip: bool (k,) by `leaf.key`: masks whose count over a box is known, so that its rows need not be read.
 
     Returns:
-        float64 (k,) by `leaf.key`, NaN for NULL, and what was read.
+        float64 (k,) by `leaf.key`, NaN for NULL, 0 where skipped, and what was read.
     """
-    plan = planned(view, segment, local, leaves, others)
+    plan = planned(view, segment, local, leaves, others, skip)
     values = dict(plan.known)
     own = Rows(segment, local, plan.y0, plan.y1, view.meta, filler)
     n_masks, n_bytes = own.read.masks, own.read.bytes
