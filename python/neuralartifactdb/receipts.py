@@ -85,8 +85,8 @@ class Plan:
         settled: of these, how many the bounds decide.
         expected_evaluations: inputs to infer (or masks to read).
         expected_batches: in so many batches.
-        expected_bytes: to read from storage.
-        expected_seconds: in all.
+        expected_bytes: to read from storage, beyond what is in memory already.
+        expected_seconds: in all; None where what evaluates has not been timed (arrays, functions).
         scan: True if one pass over everything is expected to be cheaper.
         query: the call.
         advice: what would make it cheaper, such as more bits or `theta`.
@@ -98,7 +98,7 @@ class Plan:
     expected_evaluations: int = 0
     expected_batches: int = 0
     expected_bytes: int = 0
-    expected_seconds: float = 0.0
+    expected_seconds: float | None = None
     scan: bool = False
     query: str = ""
     advice: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class Plan:
             f"{verb:<10}  about {self.expected_evaluations:,} of {self.candidates:,} {what}{share}{batches}"
             + (", all in one pass, which is cheaper here" if self.scan else ""),
             f"storage     about {format_bytes(self.expected_bytes)} to read",
-            f"time        about {format_seconds(self.expected_seconds)}",
+            f"time        {_about(self.expected_seconds)}",
         ]
         return "\n".join(lines + [f"advice      {advice}" for advice in self.advice])
 
@@ -130,6 +130,10 @@ class Plan:
 
     def __repr__(self) -> str:
         return self.describe()
+
+
+def _about(seconds: float | None) -> str:
+    return "not known: what evaluates has not been timed" if seconds is None else f"about {format_seconds(seconds)}"
 
 
 def format_seconds(seconds: float) -> str:

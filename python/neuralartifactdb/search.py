@@ -43,8 +43,8 @@ class Candidates(Protocol):
         """Tighter intervals, exact where lower == upper."""
         ...
 
-    def seconds(self, n: int, *, sequential: bool) -> float:
-        """Predicted cost of evaluating `n` candidates, by waves or in one sequential pass."""
+    def seconds(self, n: int, *, sequential: bool) -> float | None:
+        """Predicted cost of evaluating `n` candidates, by waves or in one sequential pass; None where nobody knows."""
         ...
 
 
@@ -103,7 +103,7 @@ class Prediction:
     evaluations: int
     waves: int
     scan: bool
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def bounded_search(
     largest: bool = True,
     is_filter: bool = False,
     limits: Limits | None = None,
+    already_evaluated: int = 0,
     on_progress: Callable[[Progress], object] | None = None,
     predict_only: bool = False,
 ) -> Outcome | Prediction:
@@ -135,6 +136,7 @@ def bounded_search(
         largest: whether larger scores are better.
         is_filter: whether scores are truth values, of which only 1 is wanted.
         limits: where to stop early.
+        already_evaluated: evaluations made on the way here, which `limits` count too.
         on_progress: called after a wave, at most ten times a second.
         predict_only: evaluate nothing, predict instead.
     """
@@ -160,7 +162,7 @@ def bounded_search(
     if predict_only:
         return prediction
     stats.scanned = prediction.scan
-    allowed = limits.max_evaluations
+    allowed = None if limits.max_evaluations is None else max(0, limits.max_evaluations - already_evaluated)
     last_shown = began
     cut = ""
     waves = _scan(search, candidates) if prediction.scan else _waves(search, candidates)
@@ -168,7 +170,7 @@ def bounded_search(
         if allowed is not None and stats.evaluated + len(ids) > allowed:
             room = -(-(allowed - stats.evaluated) // candidates.unit) * candidates.unit
             if room <= 0:
-                cut = f"stopped by max_evaluations={allowed}"
+                cut = f"stopped by max_evaluations={limits.max_evaluations}"
                 break
             ids = ids[:room]
         if limits.timeout_s is not None and time.perf_counter() - began >= limits.timeout_s:
@@ -217,7 +219,9 @@ def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchS
     evaluations, waves = search.plan(candidates.unit, candidates.max_wave) if n_open else (0, 0)
     by_waves = candidates.seconds(evaluations, sequential=False)
     by_scan = candidates.seconds(n_open, sequential=True)
-    scan = n_open > candidates.max_wave and by_scan < by_waves  # fewer come in waves, no more than needed
+    scan = False
+    if by_scan is not None and by_waves is not None:
+        scan = n_open > candidates.max_wave and by_scan < by_waves  # fewer come in waves, no more than needed
     settled = stats.candidates - n_open
     seconds = by_scan if scan else by_waves
     return Prediction(stats.candidates, settled, n_open if scan else evaluations, waves, scan, seconds)

@@ -15,7 +15,7 @@ from typing import Any
 from neuralartifactdb.activations.dtypes import compute_dtype, itemsize
 from neuralartifactdb.activations.source import LayerInfo
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StorageBudgetError
-from neuralartifactdb.quantities import format_bytes, parse_bytes
+from neuralartifactdb.quantities import format_bytes, parse_bytes, refuse_fraction_text
 from neuralartifactdb.storage.arrays import segment_nbytes
 
 __all__ = [
@@ -94,6 +94,8 @@ def parse_storage(storage: Any, layers: Mapping[str, LayerInfo], n_inputs: int) 
         raise InvalidValueError(
             f"a storage fraction must lie in (0, 1], got {storage!r}; for bytes give an int or text such as '2GB'"
         )
+    if isinstance(storage, str):
+        refuse_fraction_text(storage, "storage")
     total = parse_bytes(storage if isinstance(storage, str) else int(storage), "storage")
     full = sum(4 * n_inputs * info.n_neurons for info in layers.values())
     fraction = total / full if full else 1.0
@@ -291,7 +293,7 @@ def check_appendable(storage: Storage, n_bytes_used: int, n_bytes_new: int, laye
     if storage.n_bytes is not None and n_bytes_used + n_bytes_new > storage.n_bytes:
         raise StorageBudgetError(
             f"{layer} was given {format_bytes(storage.n_bytes)} for the inputs known when it was first built; it uses "
-            f"{format_bytes(n_bytes_used)} and the new inputs need up to {format_bytes(n_bytes_new)} more; index "
-            f"again with "
-            "overwrite=True and a larger storage=, or with a fraction such as storage=0.2, which grows with the inputs"
+            f"{format_bytes(n_bytes_used)} and the new inputs need up to {format_bytes(n_bytes_new)} more; index again "
+            "with overwrite=True and a larger storage=, or with a fraction such as storage=0.2, which grows with the "
+            "inputs"
         )

@@ -1,8 +1,7 @@
 """One `index_*` call: plan, compare with what is there, take the lock, build what is missing.
 
 Resume and append are the same thing: inputs that are not indexed yet get segments. Implements design section 4, "Same
-    name
-again", and the fingerprint part of "What exact means".
+name again", and the fingerprint part of "What exact means".
 """
 
 from __future__ import annotations

@@ -80,12 +80,14 @@ class InputCandidates:
         wave = max((s.build_batch for s in self._sources if s.kind == "model"), default=free)
         self.max_wave = -(-max(wave, self.unit) // self.unit) * self.unit
 
-    def seconds(self, n: int, *, sequential: bool) -> float:
-        """Predicted seconds to evaluate `n` inputs; 0 where the sources have not been timed."""
+    def seconds(self, n: int, *, sequential: bool) -> float | None:
+        """Predicted seconds to evaluate `n` inputs; None where a source has not been timed."""
         total = 0.0
-        for source in self._sources:
+        for source in self._sources if n else ():
             shape = source.build_batch if sequential else source.query_batches[0]
-            total += n * source.seconds_per_input.get(shape, 0.0)
+            if shape not in source.seconds_per_input:
+                return None
+            total += n * source.seconds_per_input[shape]
         return total
 
     def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[NDArray[np.int64], Intervals]]:

@@ -67,6 +67,13 @@ class EvaluatedCache:
         begin, end = np.searchsorted(ids, (first, last))
         return None if begin == end else (ids[begin:end], rows[begin:end])
 
+    def take(self, layer: str) -> list[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Hand over a layer's rows, (ids, rows) batch by batch, and forget them."""
+        with self._mutex:
+            batches = self._batches.pop(layer, [])
+            self._n_bytes -= sum(rows.nbytes for _, rows in batches)
+            return batches
+
     def forget(self, layer: str | None = None) -> None:
         """Drop a layer's rows, or everything."""
         with self._mutex:

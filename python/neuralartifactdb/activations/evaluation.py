@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.activations.dtypes import compute_dtype
+from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
 from neuralartifactdb.activations.source import Source
 
@@ -49,6 +50,7 @@ class Evaluator:
         self._n_unchecked = 0
         self._in_use: dict[str, LayerIndex] = {}
         self._widened = False
+        self._fresh: dict[str, tuple[LayerIndex, EvaluatedCache]] = {}
 
     def columns(
         self,
@@ -114,6 +116,9 @@ class Evaluator:
         self._in_use.clear()
         while self._unchecked:
             self._compare()
+        for identity, (index, fresh) in self._fresh.items():
+            for ids, rows in fresh.take(identity):
+                index.evaluated.add(identity, ids, rows)
         widened, self._widened = self._widened, False
         if widened and in_search:
             raise ToleranceWidened
@@ -154,12 +159,23 @@ class Evaluator:
         out: NDArray[Any],
     ) -> None:
         """Fill in what this session evaluated before, perhaps for another group."""
-        if not left.any():
-            return
-        held = index.evaluated.lookup(index.identity, int(ids.min()), int(ids.max()) + 1)
-        if held is None:
-            return
-        known, rows = held
+        for cache in (self._fresh_of(index), index.evaluated):
+            if not left.any():
+                return
+            held = cache.lookup(index.identity, int(ids.min()), int(ids.max()) + 1)
+            if held is not None:
+                self._take(index, neurons, ids, left, out, *held)
+
+    def _take(
+        self,
+        index: LayerIndex,
+        neurons: NDArray[np.int64],
+        ids: NDArray[np.int64],
+        left: NDArray[np.bool_],
+        out: NDArray[Any],
+        known: NDArray[np.int64],
+        rows: NDArray[Any],
+    ) -> None:
         at = np.searchsorted(known, ids)
         at[at == len(known)] = 0
         hit = left & (known[at] == ids)
@@ -168,6 +184,13 @@ class Evaluator:
             self._compare_later(index, ids[hit], found, neurons)
             out[:, hit] = index.settled(ids[hit], np.ascontiguousarray(found[:, neurons].T), neurons)
             left[hit] = False
+
+    def _fresh_of(self, index: LayerIndex) -> EvaluatedCache:
+        """Rows of this query: nobody else sees them before `finish` has compared them."""
+        if index.identity not in self._fresh:
+            budget = min(_CALL_BYTES, index.evaluated.budget_bytes)
+            self._fresh[index.identity] = (index, EvaluatedCache(budget))
+        return self._fresh[index.identity][1]
 
     def _run(
         self,
@@ -192,7 +215,7 @@ class Evaluator:
             for key, layer in zip(keys, layers, strict=True):
                 index, neurons = wanted[key]
                 self._compare_later(index, ids[where], rows[layer], neurons)
-                index.evaluated.add(index.identity, ids[where], rows[layer])
+                self._fresh_of(index).add(index.identity, ids[where], rows[layer])
                 own = missing[key][where]
                 columns = np.ascontiguousarray(rows[layer][own][:, neurons].T)
                 out[key][:, where[own]] = index.settled(ids[where[own]], columns, neurons)

@@ -165,11 +165,28 @@ class LayerIndex:
         source = self.source
         if source is None or not source.model_changed():
             return
+        source.look_again()
         differences = source.differences(self.layer, self.meta["fingerprint"])
         if differences:
             raise StaleIndexError(
                 f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
                 "attach the one that was indexed, or index this one under another name="
+            )
+
+    def refuse_difference(self) -> None:
+        """StaleIndexError if model or data are not what was indexed, found by reading and hashing all of it again.
+
+        A function has nothing but its values, which may deviate slightly on another machine.
+        """
+        if self.source is None or self.source.kind == "function":
+            return
+        self.source.look_again()
+        differences = self.source.differences(self.layer, self.meta["fingerprint"])
+        if differences:
+            self.evaluated.forget(self.identity)
+            raise StaleIndexError(
+                f"what is attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; attach "
+                "what was indexed, or index this under another name="
             )
 
     def settled(self, ids: NDArray[np.int64], columns: NDArray[Any], neurons: NDArray[np.int64]) -> NDArray[Any]:
@@ -239,6 +256,7 @@ class LayerIndex:
                 f"attach the ones that were indexed, or index again with overwrite=True"
                 + (f" (what differs: {'; '.join(also)})" if also else "")
             )
+        self.refuse_difference()
         self.widen(float(share.max()))
         raise ToleranceWidened
 

@@ -16,8 +16,8 @@ from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.neurons import flat_neurons
 from neuralartifactdb.activations.query import View, run_query, score_bounds
 from neuralartifactdb.activations.scores import METRICS, SCORES, GroupScore, checked_weights
-from neuralartifactdb.activations.targets import Key, Target, activations_of, resolve_target
-from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+from neuralartifactdb.activations.targets import Key, Target, activations_of, plain_target, resolve_target
+from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, IdError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.queries import Options, Query, checked_k, shown
@@ -110,7 +110,12 @@ class Layer:
         return self._index.source is not None
 
     def __repr__(self) -> str:
-        index = self._index
+        try:
+            index = self._index
+        except ClosedDatabaseError:
+            return f"Layer({self._key!r}: the database is closed)"
+        except UnknownNameError:
+            return f"Layer({self._key!r}: dropped from the database)"
         full = 4 * index.n_indexed * index.info.n_neurons
         share = f", {index.n_bytes / full:.1%} of float32" if full else ""
         kept = "every activation" if index.keeps_all else f"{self.bits} bits per activation"
@@ -137,7 +142,7 @@ class Layer:
         if len(flat) != 1:
             raise DtypeError(
                 f"layer[...] is one neuron, got a group of {len(flat)}; for a group use layer.score(neurons), "
-                f"layer.highest or layer.nearest"
+                "layer.highest or layer.nearest"
             )
         text = (
             f"{int(neuron)}"
@@ -187,6 +192,7 @@ class Layer:
         self, view: LayerView, target: Any, neurons: Any, metric: str, weights: Any, evaluator: Evaluator
     ) -> tuple[GroupScore, Target]:
         index = view.index(self._key)
+        target = plain_target(target)
         flat = flat_neurons(neurons, index.info.shape, self._key)
         if metric not in METRICS:
             raise InvalidValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
@@ -252,6 +258,7 @@ class Layer:
         Example:
             >>> layer.highest([3, (7, 1, 2)], k=20, where=db.inputs["label"] == 4)  # doctest: +SKIP
         """
+        options = Options(where, limits, on_progress, explain)
         leaf = self.score(neurons, score, weights=weights)
         extra = [f"k={checked_k(k)}"]
         extra += [f"score={score!r}"] if score != "sum" else []
@@ -261,7 +268,7 @@ class Layer:
         text = f"{self._source}.highest({shown(neurons)}, {', '.join(extra)})"
         asked = f"Which {checked_k(k):,} inputs {'most' if largest else 'least'} excite {_in_words(leaf, self._key)}?"
         query = Query(leaf, text, k=checked_k(k), largest=bool(largest), question=asked)
-        return run_query(self._view(), query, Options(where, limits, on_progress, explain))
+        return run_query(self._view(), query, options)
 
     def nearest(
         self,
@@ -300,9 +307,11 @@ class Layer:
         Raises:
             As `highest`; KeyError for an unknown key.
         """
+        options = Options(where, limits, on_progress, explain)
         evaluator = Evaluator()
         view = self._view()
         count = checked_k(k)
+        target = plain_target(target)
         if (target is None) == (input is None):
             raise DtypeError(
                 "nearest needs either a target (an id, a key, ids, a float vector) or input=, got "
@@ -324,7 +333,7 @@ class Layer:
         like = "a new input" if input is not None else _target_in_words(target)
         asked = f"Which {count:,} inputs look most like {like} to {_in_words(leaf, self._key)}?"
         query = Query(leaf, text, k=count, largest=False, exclude=exclude, question=asked)
-        return run_query(view, query, Options(where, limits, on_progress, explain), evaluator)
+        return run_query(view, query, options, evaluator)
 
     def filter(
         self,
@@ -379,7 +388,9 @@ class Layer:
     def bounds(self, expression: Expression) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The certain interval of an expression for every indexed input, from the index alone: nothing is evaluated.
 
-        Where both ends are equal the value is exact: it is stored, or was evaluated earlier in this session.
+        Where both ends are equal the value is exact: it is stored, or was evaluated earlier in this session. The ends
+        do not tell where the value may be NULL (a division by an interval around zero, a missing attribute): they
+        hold for it where it is a number.
 
         Args:
             expression: such as `layer[3]` or `layer.distance(target, group)`.

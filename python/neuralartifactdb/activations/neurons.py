@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+from neuralartifactdb.host_arrays import host_array
 
 __all__ = ["flat_neurons"]
 
@@ -38,14 +39,13 @@ def flat_neurons(neurons: Any, shape: tuple[int, ...], layer: str) -> NDArray[np
     elif _is_int(neurons):
         flat = np.array([_checked(int(neurons), n_neurons, shape, layer, None)], dtype=np.int64)
     elif isinstance(neurons, np.ndarray) or hasattr(neurons, "__array__"):
-        flat = _from_array(np.asarray(neurons), shape, layer)
+        flat = _from_array(host_array(neurons), shape, layer)
     elif isinstance(neurons, (list, range, Sequence)) and not isinstance(neurons, (str, bytes)):
         flat = np.array([_from_item(item, shape, layer, i) for i, item in enumerate(neurons)], dtype=np.int64)
     else:
         raise DtypeError(
             "`neurons` must be an int, a coordinate tuple, a list or array of these, a slice, a bool array of the "
-            "layer's "
-            f"shape or None, got {type(neurons).__name__}"
+            f"layer's shape or None, got {type(neurons).__name__}"
         )
     if flat.size == 0:
         raise InvalidValueError(f"`neurons` must name at least one neuron of {layer}, got an empty group")

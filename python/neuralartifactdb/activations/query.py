@@ -90,6 +90,7 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
                 largest=query.largest,
                 is_filter=query.is_filter,
                 limits=options.limits,
+                already_evaluated=evaluator.inputs_inferred,
                 on_progress=options.on_progress,
                 predict_only=options.explain,
             )
@@ -99,7 +100,8 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
             if isinstance(error, BoundsViolated):
                 candidates.explain_violation(error)
             _log.warning(
-                "values of %s deviate more than the index allows for; asking again with wider intervals",
+                "values of %s deviate more than the index allows for; asking again with wider intervals. Once what "
+                "made them deviate is gone, attach again: the tolerance is then as it was",
                 sorted(indexes),
             )
     else:
@@ -290,6 +292,8 @@ class _BruteForce(BruteForce):
 
     def values(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Exact values of the query's expression, NaN for NULL; and of a filter's score."""
+        for index in self._indexes.values():
+            index.refuse_difference()
         query = self._query
         also = scored(query.expression) if query.is_filter else None
         values = np.empty(len(ids))

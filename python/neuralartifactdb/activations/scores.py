@@ -17,6 +17,7 @@ from neuralartifactdb import _core
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Leaf
+from neuralartifactdb.host_arrays import host_array
 
 __all__ = ["METRICS", "SCORES", "Accumulation", "GroupScore", "exact_scores"]
 
@@ -215,7 +216,7 @@ def checked_weights(weights: Any, n_neurons: int, *, signed: bool) -> NDArray[np
     """Weights as float64 (g,), finite, one per neuron; not negative unless `signed`."""
     if weights is None:
         return None
-    array = np.asarray(weights)
+    array = host_array(weights)
     if array.dtype.kind not in "iufb":
         raise DtypeError(f"weights must be numbers, got dtype {array.dtype}")
     array = np.ascontiguousarray(array, dtype=np.float64)

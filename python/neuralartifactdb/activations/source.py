@@ -99,6 +99,10 @@ class Source(Protocol):
         """Whether what evaluates is another than the one that was indexed, until the old one is back; cheap."""
         ...
 
+    def look_again(self) -> None:
+        """Forget what cheap checks remember of model and data: the next `differences` reads and hashes them anew."""
+        ...
+
     def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What may make bits differ though `differences` finds nothing: device, kernels, versions."""
         ...
@@ -157,6 +161,9 @@ class _HostSource:
     def model_changed(self) -> bool:
         """False: nobody can tell."""
         return False
+
+    def look_again(self) -> None:
+        """Nothing is remembered."""
 
     def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """None that it knows of."""
@@ -323,6 +330,12 @@ class FunctionSource(_HostSource):
                 f"evaluate returned {dtype}, expected the dtype of its first call ({name}); cast inside it"
             )
         return to_compute(values.reshape(len(ids), -1), name)
+
+    def capture(
+        self, layers: Sequence[str], ids: NDArray[np.int64], spare: Mapping[str, Values] | None = None
+    ) -> dict[str, Values]:
+        """As `evaluate`, in memory of its own: the function may fill the same array again while this is encoded."""
+        return {name: np.array(rows) for name, rows in self.evaluate(layers, ids).items()}
 
     def describe(self) -> dict[str, Any]:
         """The user's own version string, shape and dtype."""

@@ -16,8 +16,9 @@ from neuralartifactdb import _core
 from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, NotAttachedError
+from neuralartifactdb.host_arrays import host_array, is_tensor
 
-__all__ = ["Key", "Target", "activations_of", "key", "resolve_target"]
+__all__ = ["Key", "Target", "activations_of", "key", "plain_target", "resolve_target"]
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,23 @@ class Target:
     ids: NDArray[np.int64]
 
 
+def plain_target(target: Any) -> Any:
+    """A target without torch: a tensor becomes an array, an integer in an array of no axes an int."""
+    if is_tensor(target):
+        target = host_array(target)
+    if isinstance(target, np.ndarray) and target.ndim == 0 and target.dtype.kind in "iub":
+        return target.item()
+    return target
+
+
 def resolve_target(
     target: Any, index: LayerIndex, neurons: NDArray[np.int64], evaluator: Evaluator, id_of_key: Callable[[Key], int]
 ) -> Target:
     """The vector that distances are measured from.
 
     Args:
-        target: integer = id; str or `Key` = key; integers = ids whose mean activation it is; floats = the vector
-            itself.
+        target: as `plain_target` gives it. Integer = id; str or `Key` = key; integers = ids whose mean activation it
+            is; floats = the vector itself.
         index: the layer.
         neurons: the group, int64 (g,).
         evaluator: runs the target's inputs.
@@ -73,13 +83,12 @@ def resolve_target(
         ids = np.array([int(target)], dtype=np.int64)
     else:
         array = np.asarray(target)
-        if array.dtype.kind == "f" or (array.dtype.kind == "V" and hasattr(target, "float")):
+        if array.dtype.kind == "f":
             return Target(_vector(array, len(neurons)), np.empty(0, dtype=np.int64))
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise DtypeError(
                 f"a target must be an id (int), a key (str or nadb.key(...)), ids, or a float vector of length "
-                f"{len(neurons)}, "
-                f"got {type(target).__name__} (dtype {array.dtype}, shape {array.shape})"
+                f"{len(neurons)}, got {type(target).__name__} (dtype {array.dtype}, shape {array.shape})"
             )
         if array.size == 0:
             raise InvalidValueError("a target of several ids must name at least one, got none")
@@ -106,8 +115,7 @@ def activations_of(
     if source is None or evaluate_items is None:
         raise NotAttachedError(
             f"input= runs the model on a new input, and {'nothing' if source is None else f'a {source.kind}'} is "
-            f"attached to "
-            f"{index.key}; attach the model, or give the input's activations of the group as a float vector"
+            f"attached to {index.key}; attach the model, or give the input's activations of the group as a float vector"
         )
     evaluator.use(index)
     before = source.rows_run

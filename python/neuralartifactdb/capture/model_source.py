@@ -365,12 +365,15 @@ class ModelSource:
         if validated is None:
             return False
         stamp, description = self._description()
-        if stamp == validated[0]:
-            return False
         if not same_model(description, validated[1]):
             return True
         self._validated = (stamp, validated[1])
         return False
+
+    def look_again(self) -> None:
+        """Forget hashes of weights and inputs: a write through `.data` of one weight leaves no other trace."""
+        self._described = None
+        self._input_hashes.clear()
 
     def _validate(self, stored: Mapping[str, Any] | None) -> None:
         """Remember the model just described as the one to be believed, unless another was, or is stored."""

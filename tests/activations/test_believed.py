@@ -1,0 +1,140 @@
+"""What a query may believe: values of a function that reuses its memory, of a model that changes under the query or in
+one weight only; and that nothing unchecked is remembered (docs/ARCHITECTURE.md, "What a query may believe").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import neuralartifactdb as nadb
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("storage", ["all", 0.2])
+def test_a_function_may_fill_the_same_array_again(tmp_path: Path, storage) -> None:
+    rows = np.random.default_rng(0).normal(size=(12_000, 64)).astype(np.float32)
+    buffer = np.empty_like(rows)
+
+    def evaluate(ids):
+        np.take(rows, ids, axis=0, out=buffer[: len(ids)])
+        return buffer[: len(ids)]
+
+    with nadb.open(tmp_path / "run.nadb") as db:
+        layer = db.index_function("f", evaluate, len(rows), 64, fingerprint="1", storage=storage)
+        for neuron in range(0, 64, 9):
+            assert layer.highest([neuron], k=5).ids.tolist() == np.argsort(-rows[:, neuron])[:5].tolist()
+        target = layer.nearest(7, [1, 2, 3], k=5)
+        distance = np.sqrt(((rows[:, 1:4].astype(np.float64) - rows[7, 1:4]) ** 2).sum(axis=1))
+        assert target.ids.tolist() == np.argsort(distance, kind="stable")[:5].tolist()
+
+
+def _network() -> torch.nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(
+            torch.nn.Linear(16, 64), torch.nn.Tanh(), torch.nn.Linear(64, 64), torch.nn.Tanh()
+        ).eval()
+
+
+class _Trigger:
+    """A dataset that writes into the model when it is next read: any writer that runs during a query."""
+
+    def __init__(self, inputs, write) -> None:
+        self.inputs, self.write, self.armed = inputs, write, False
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, i):
+        if self.armed:
+            self.armed = False
+            self.write()
+        return self.inputs[i]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_values_of_a_model_that_changed_under_a_query_are_not_remembered(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model, inputs = _network(), torch.from_numpy(rng.normal(size=(2_000, 16)).astype(np.float32))
+    weight = model[2].weight
+    before = weight.detach().clone()
+
+    def write() -> None:
+        with torch.no_grad():
+            weight.add_(2e-4 * torch.from_numpy(rng.normal(size=(64, 64)).astype(np.float32)))
+
+    dataset = _Trigger(inputs, write)
+    with nadb.open(tmp_path / "run.nadb") as db:
+        (layer,) = db.index_activations(model, dataset, ["3"], storage=0.2)
+        group = [7, 1, 9]
+        dataset.armed = True
+        with pytest.raises(nadb.StaleIndexError, match="changed"):
+            layer.nearest(5, group)
+        with torch.no_grad():
+            weight.copy_(before)
+            truth = model(inputs).double().numpy()[:, group]
+        result = layer.nearest(5, group)
+        distance = np.sqrt(((truth - truth[5]) ** 2).sum(axis=1))
+        assert result.exact and result.tolerance == 0.0
+        assert result.ids.tolist() == np.lexsort((np.arange(len(distance)), distance))[:20].tolist()
+        assert result.verify()
+
+
+def test_one_changed_weight_is_refused_where_it_shows_and_by_verify(tmp_path: Path) -> None:
+    inputs = torch.from_numpy(np.random.default_rng(1).normal(size=(3_000, 16)).astype(np.float32))
+    model = _network()
+    with nadb.open(tmp_path / "run.nadb") as db:
+        (layer,) = db.index_activations(model, inputs, ["3"], storage=0.2)
+        group = [7, 1, 9]
+        before = layer.nearest(1, group)
+        model[2].weight.data[7, 12] += 2e-4  # counts no version, and lies between the sampled values
+        with pytest.raises(nadb.StaleIndexError, match="weights or buffers in 2"):
+            before.verify()
+        seen = 0
+        for target in range(12):
+            try:
+                assert layer.nearest(target, group).tolerance == 0.0
+            except nadb.StaleIndexError:
+                seen += 1
+        assert seen
+        with pytest.raises(nadb.StaleIndexError, match="weights or buffers in 2"):
+            layer.highest([7, 1, 9])  # and so it stays, until the weight is back
+        model[2].weight.data[7, 12] -= 2e-4
+        model[2].weight.data.copy_(_network()[2].weight)
+        assert layer.nearest(1, group).verify()
+
+
+def test_an_array_that_was_written_to_is_refused_by_verify(tmp_path: Path) -> None:
+    rows = np.random.default_rng(2).normal(size=(2_000, 32)).astype(np.float32)
+    with nadb.open(tmp_path / "run.nadb") as db:
+        layer = db.index_arrays("x", rows, storage=0.2)
+        result = layer.nearest(3, [1, 2, 3])
+        assert result.verify()
+        rows *= np.float32(1.00001)
+        with pytest.raises(nadb.StaleIndexError, match="other values|other activations"):
+            result.verify()
+
+
+def test_evaluations_of_the_target_count_towards_the_limit(tmp_path: Path) -> None:
+    inputs = torch.from_numpy(np.random.default_rng(3).normal(size=(3_000, 16)).astype(np.float32))
+    with nadb.open(tmp_path / "run.nadb", evaluated_bytes=0) as db:
+        (layer,) = db.index_activations(_network(), inputs, ["3"], storage=0.2)
+        unit = layer.nearest(9, None, limits=nadb.Limits(max_evaluations=1)).stats.inputs_inferred
+        for most in (1, unit, unit + 1, 20, 3 * unit):
+            found = layer.nearest(9, None, limits=nadb.Limits(max_evaluations=most))
+            assert found.stats.inputs_inferred <= -(-most // unit) * unit
+            assert str(most) in found.guarantee or found.exact
+
+
+def test_a_plan_says_what_it_does_not_know(tmp_path: Path) -> None:
+    rows = np.random.default_rng(4).normal(size=(2_000, 32)).astype(np.float32)
+    with nadb.open(tmp_path / "run.nadb") as db:
+        layer = db.index_arrays("x", rows, storage=0.2)
+        plan = layer.nearest(rows[5], None, explain=True)
+        assert plan.expected_evaluations > 0
+        assert plan.expected_seconds is None
+        assert "time        not known" in repr(plan)
