@@ -21,14 +21,9 @@ from neuralartifactdb.activations.layer import Layer, filter_inputs, top_k_input
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import ArraySource, FunctionSource, Source
 from neuralartifactdb.activations.targets import Key
-from neuralartifactdb.errors import DtypeError, InvalidValueError, UnknownNameError
+from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.inputs import Inputs, as_columns, check_key
-from neuralartifactdb.masks.collection import Masks
-from neuralartifactdb.masks.creation import check_collection_name, check_same, described
-from neuralartifactdb.masks.lazy import IndexFiller
-from neuralartifactdb.masks.segment import MaskSegment
-from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.names import unknown_name
 from neuralartifactdb.quantities import format_bytes, parse_bytes
 from neuralartifactdb.queries import Options
@@ -43,6 +38,10 @@ if TYPE_CHECKING:
     from neuralartifactdb.activations.layer import OnProgress
     from neuralartifactdb.capture.options import Capture
     from neuralartifactdb.limits import Limits
+    from neuralartifactdb.masks.collection import Masks
+    from neuralartifactdb.masks.lazy import IndexFiller
+    from neuralartifactdb.masks.segment import MaskSegment
+    from neuralartifactdb.masks.view import MaskView
     from neuralartifactdb.results import Plan, Result, Verification
 
 __all__ = ["Activations", "Collections", "Database", "open"]
@@ -96,7 +95,7 @@ class Database:
         self._segments: dict[SegmentRef, ActivationSegment] = {}
         self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
         self._render: Callable[[int], object] | None = None
-        self._index_filler = IndexFiller(directory)
+        self._filler: IndexFiller | None = None
         self._mask_segments: dict[SegmentRef, MaskSegment] = {}
         self._mask_views: dict[str, tuple[MaskEntry, MaskView]] = {}
         self._mask_mutex = Mutex()
@@ -127,7 +126,8 @@ class Database:
 
     def close(self) -> None:
         """Free memory and files; keep what queries learned about masks. Closing twice is fine."""
-        self._index_filler.close()
+        if self._filler is not None:
+            self._filler.close()
         for source in {id(source): source for source in self._sources.values()}.values():
             _close(source)
         self._sources.clear()
@@ -145,7 +145,10 @@ class Database:
         self.close()
 
     def __repr__(self) -> str:
-        state = self._directory.state()
+        try:
+            state = self._directory.state()
+        except ClosedDatabaseError:
+            return f"Database({self.path!r}: closed)"
         lines = [f"Database({self.path!r}: {self.n_inputs:,} inputs, {format_bytes(state.nbytes)})"]
         lines += [f"  {line}" for key in sorted(state.indexes) for line in repr(self.activations[key]).splitlines()[:1]]
         lines += [f"  {line}" for name in sorted(state.masks) for line in repr(self.masks[name]).splitlines()[:1]]
@@ -409,6 +412,8 @@ class Database:
         Example:
             >>> masks = db.create_masks("gradcam", dtype="uint8", exist_ok=True)  # doctest: +SKIP
         """
+        from neuralartifactdb.masks.creation import check_collection_name, check_same, described
+
         check_collection_name(name)
         if exist_ok and overwrite:
             raise InvalidValueError("exist_ok=True keeps a collection, overwrite=True replaces it: give one of them")
@@ -438,6 +443,8 @@ class Database:
 
     def _mask_view(self, state: State, name: str) -> MaskView:
         """A collection at a version. Versions that did not change it share one view."""
+        from neuralartifactdb.masks.view import MaskView
+
         entry = state.masks.get(name)
         if entry is None:
             raise UnknownNameError(unknown_name("collection of masks", name, state.masks))
@@ -447,6 +454,16 @@ class Database:
                 view = MaskView(name, entry, self._directory.reader, self._mask_segments)
                 held = self._mask_views[name] = (entry, view)
             return held[1]
+
+    @property
+    def _index_filler(self) -> IndexFiller:
+        """Keeps index rows that queries over masks compute."""
+        from neuralartifactdb.masks.lazy import IndexFiller
+
+        with self._mask_mutex.lock:
+            if self._filler is None:
+                self._filler = IndexFiller(self._directory)
+            return self._filler
 
     def _n_inputs_of_masks(self, state: State) -> int:
         """One more than the greatest input id of any mask."""
@@ -477,7 +494,7 @@ class Database:
         """
         from neuralartifactdb.capture import ModelSource
 
-        prefix = _checked_name(name)
+        _checked_name(name)
         state = self._directory.state()
         keys = {
             key: str(entry.meta["layer"])
@@ -485,7 +502,7 @@ class Database:
             if entry.meta.get("name") == name and entry.meta["kind"] == "model"
         }
         if not keys:
-            raise UnknownNameError(unknown_name("index of a model named", prefix.rstrip("/") or None, state.indexes))
+            raise UnknownNameError(_no_such_model(name, state))
         paths = {str(state.indexes[key].meta["layer"]): state.indexes[key].meta["fingerprint"]["path"] for key in keys}
         source = ModelSource.open(model, dataset, paths, capture, indexed=self._build_shape(name))
         source.calibrate()
@@ -725,13 +742,14 @@ class Activations(Mapping[str, Layer]):
         database._tolerances.pop(identity, None)
 
     def __repr__(self) -> str:
-        return (
-            "\n".join(repr(layer) for layer in self.values())
-            or "Activations(none; call db.index_arrays or db.index_activations)"
-        )
+        try:
+            layers = list(self.values())
+        except ClosedDatabaseError:
+            return "Activations(the database is closed)"
+        return "\n".join(map(repr, layers)) or "Activations(none; call db.index_arrays or db.index_activations)"
 
 
-class Collections(Mapping[str, Masks]):
+class Collections(Mapping[str, "Masks"]):
     """The collections of masks of a database, by name: `db.masks["gradcam"]`."""
 
     def __init__(self, database: Database) -> None:
@@ -739,6 +757,8 @@ class Collections(Mapping[str, Masks]):
         self._store = _MaskStore(database)
 
     def __getitem__(self, name: str) -> Masks:
+        from neuralartifactdb.masks.collection import Masks  # when first needed: the import of the package stays short
+
         collections = self._database._directory.state().masks
         if name not in collections:
             raise UnknownNameError(unknown_name("collection of masks", name, collections))
@@ -760,7 +780,11 @@ class Collections(Mapping[str, Masks]):
         database._mask_views.pop(name, None)
 
     def __repr__(self) -> str:
-        return "\n".join(repr(masks) for masks in self.values()) or "Collections(none; call db.create_masks)"
+        try:
+            collections = list(self.values())
+        except ClosedDatabaseError:
+            return "Collections(the database is closed)"
+        return "\n".join(map(repr, collections)) or "Collections(none; call db.create_masks)"
 
 
 class _MaskStore:
@@ -796,6 +820,22 @@ def _checked_name(name: str | None) -> str:
         raise DtypeError(f"name must be a str, got {name!r} ({type(name).__name__})")
     _checked_key(name)
     return name + "/"
+
+
+def _no_such_model(name: str | None, state: State) -> str:
+    """Why no index of a model goes by that name (None: by none), and which do."""
+    models = {entry.meta.get("name") for entry in state.indexes.values() if entry.meta["kind"] == "model"}
+    named = sorted(held for held in models if held is not None)
+    if name is None and named:
+        return f"every index of a model has a name, got none; say which: name={named[0]!r}" + (
+            f" (others are {', '.join(named[1:])})" if named[1:] else ""
+        )
+    if not models:
+        others = ", ".join(f"{key} ({entry.meta['kind']})" for key, entry in sorted(state.indexes.items()))
+        held = f"; there are: {others}, for attach_array and attach_function" if others else ""
+        return f"no index of a model to attach one to{held}; db.index_activations makes one"
+    unnamed = "; one has no name: leave name= out" if None in models else ""
+    return unknown_name("index of a model named", name, named) + unnamed
 
 
 def _checked_key(key: Any) -> None:

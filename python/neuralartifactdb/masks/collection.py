@@ -19,6 +19,7 @@ from neuralartifactdb.masks.appending import MaskStore, append_masks
 from neuralartifactdb.masks.batches import AppendArguments
 from neuralartifactdb.masks.context import mask_domain
 from neuralartifactdb.masks.conversion import as_numpy
+from neuralartifactdb.masks.groups import Groups
 from neuralartifactdb.masks.table import mask_table
 from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.masks.writer import write_deletes
@@ -29,7 +30,6 @@ from neuralartifactdb.where import ids_where
 
 if TYPE_CHECKING:
     from neuralartifactdb.limits import Limits
-    from neuralartifactdb.masks.groups import Groups
     from neuralartifactdb.results import Plan
     from neuralartifactdb.search import Progress
 
@@ -381,8 +381,6 @@ class Masks:
         Example:
             >>> masks.group_by("input_id").top_k(nadb.mean(nadb.count(nadb.whole, low=128)), k=25)  # doctest: +SKIP
         """
-        from neuralartifactdb.masks.groups import Groups
-
         return Groups(self._name, column, self._store.at)
 
 
