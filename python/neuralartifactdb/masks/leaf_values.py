@@ -35,7 +35,9 @@ Ids = NDArray[np.int64]
 Known = Mapping[Hashable, tuple[NDArray[np.bool_], NDArray[np.float64]]]
 
 #: pixels of one piece of work of a thread, and held at once by it
-_CHUNK_BYTES: Final = 2 << 20
+_CHUNK_BYTES: Final = 4 << 20
+#: pixels that all threads hold at once, where single masks are larger than a piece of work
+_HELD_BYTES: Final = 64 << 20
 #: a thread waits for the disk about half of the time where nothing is in memory
 _THREADS_PER_CORE: Final = 2
 #: masks that an estimate looks at
@@ -147,7 +149,9 @@ class LeafValues:
         values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
         chunks = list(self._chunks(ids))
         with_pixels = [chunk for chunk in chunks if len(chunk[1])]
-        workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(with_pixels))
+        most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in with_pixels}), default=0)
+        in_memory = max(1, _HELD_BYTES // max(most_bytes, 1))
+        workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(with_pixels), in_memory)
         if workers > 1:
             with ThreadPoolExecutor(workers, thread_name_prefix="nadb-pixels") as pool:
                 done = list(pool.map(lambda chunk: self._read(chunk[0], chunk[1], ids, known), with_pixels))
@@ -185,12 +189,16 @@ class LeafValues:
     def _chunks(self, ids: Ids) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
         for segment, at in self.by_segment(ids):
             order = at[np.argsort(ids[at], kind="stable")]
-            local = ids[order] - segment.first
-            shapes = segment.shapes[local]
-            largest = int((shapes[:, 0].astype(np.int64) * shapes[:, 1]).max()) * self.view.meta.stored_dtype.itemsize
-            step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(largest, 1)))
+            step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
             for begin in range(0, len(order), step):
                 yield segment, order[begin : begin + step]
+
+    def _largest(self, segment: MaskSegment) -> int:
+        """Bytes of the largest mask of a segment."""
+        if segment.uniform_shape is not None:
+            height, width = segment.uniform_shape
+            return height * width * self.view.meta.stored_dtype.itemsize
+        return int(segment.shapes.astype(np.int64).prod(axis=1).max(initial=0)) * self.view.meta.stored_dtype.itemsize
 
     def _read(
         self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known
