@@ -99,7 +99,6 @@ class Database:
         self._mask_segments: dict[SegmentRef, MaskSegment] = {}
         self._mask_views: dict[str, tuple[MaskEntry, MaskView]] = {}
         self._mask_mutex = Mutex()
-        self._mask_inputs: dict[MaskSegment, int] = {}
         self.activations = Activations(self)
         self.masks = Collections(self)
 
@@ -135,7 +134,6 @@ class Database:
         self._segments.clear()
         self._mask_views.clear()
         self._mask_segments.clear()
-        self._mask_inputs.clear()
         self._directory.close()
 
     def __enter__(self) -> Database:
@@ -467,13 +465,7 @@ class Database:
 
     def _n_inputs_of_masks(self, state: State) -> int:
         """One more than the greatest input id of any mask."""
-        most = 0
-        for name in state.masks:
-            for segment in self._mask_view(state, name).segments:
-                if segment not in self._mask_inputs:
-                    self._mask_inputs[segment] = int(segment.input_ids.max(initial=-1)) + 1
-                most = max(most, self._mask_inputs[segment])
-        return most
+        return max((int(entry.meta.get("n_inputs", 0)) for entry in state.masks.values()), default=0)
 
     # ---- attaching -------------------------------------------------------------------------------------------------
 
@@ -834,8 +826,9 @@ def _no_such_model(name: str | None, state: State) -> str:
         others = ", ".join(f"{key} ({entry.meta['kind']})" for key, entry in sorted(state.indexes.items()))
         held = f"; there are: {others}, for attach_array and attach_function" if others else ""
         return f"no index of a model to attach one to{held}; db.index_activations makes one"
-    unnamed = "; one has no name: leave name= out" if None in models else ""
-    return unknown_name("index of a model named", name, named) + unnamed
+    if not named:
+        return f"no index of a model named {name!r}; the model that was indexed has no name: leave name= out"
+    return unknown_name("index of a model named", name, named)
 
 
 def _checked_key(key: Any) -> None:

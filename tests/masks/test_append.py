@@ -202,6 +202,7 @@ def test_the_database_knows_inputs_from_masks(db: nadb.Database) -> None:
     with pytest.raises(KeyError, match="set_inputs"):
         masks.append(uint8_masks(1), input_key=["a.png"])
     masks.append(uint8_masks(2), input_id=[4, 41])
+    masks.append(uint8_masks(1), input_id=[3])
     assert db.n_inputs == 42
     with pytest.raises(ValueError, match="each of the 42 inputs, got 10"):
         db.set_inputs({"label": range(10)})

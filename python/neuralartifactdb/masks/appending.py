@@ -97,7 +97,8 @@ def append_masks(
             appender.abort()
         if segments:
             change: dict[str, Any] = {"op": "add_mask_segments", "masks": name, "segments": segments}
-            change["meta"] = appender.meta.to_json()
+            held = transaction.state.masks[name].meta.get("n_inputs", 0)
+            change["meta"] = {**appender.meta.to_json(), "n_inputs": max(held, new.n_inputs)}
             if len(replaced):
                 change["deleted"] = [write_deletes(transaction, replaced)]
             transaction.commit([change])
@@ -140,7 +141,7 @@ def _write(
     total: int | None,
     progress: Any,
 ) -> NewColumns:
-    """Write all batches; returns the columns that decide what they replace."""
+    """Write all batches; returns what must be known of them together."""
     kinds = {n: kind for n in view.attribute_names if (kind := kind_of(n, view.column(n))) is not None}
     attributes = set(view.attribute_names)
     boxes = set(view.box_names)
@@ -156,8 +157,7 @@ def _write(
                     f"{both!r} is a box and an attribute of masks {view.name!r}: give one of them another name"
                 )
             appender.add(batch)
-            if names:
-                new.add(batch.input_ids, batch.attrs)
+            new.add(batch.input_ids, batch.attrs)
             advance(len(batch.pixels))
     return new
 

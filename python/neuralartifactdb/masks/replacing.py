@@ -20,17 +20,25 @@ __all__ = ["NewColumns", "checked_replace_on", "replaced_ids"]
 
 
 class NewColumns:
-    """The columns of the masks of one append that `replace_on` names, gathered batch by batch."""
+    """The columns of the masks of one append that `replace_on` names, gathered batch by batch.
+
+    Attributes:
+        names: of the columns.
+        n: masks so far.
+        n_inputs: one more than their greatest input id.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.n = 0
+        self.n_inputs = 0
         self._parts: dict[str, list[NDArray[Any] | int]] = {name: [] for name in self.names}
         self._given: dict[str, None] = {}
 
     def add(self, input_ids: NDArray[np.int64], attrs: Mapping[str, NDArray[Any]]) -> None:
         """Take the columns of a batch; an attribute that it lacks is NULL."""
         self.n += len(input_ids)
+        self.n_inputs = max(self.n_inputs, int(input_ids.max(initial=-1)) + 1)
         for name, parts in self._parts.items():
             values = input_ids if name == "input_id" else attrs.get(name)
             parts.append(len(input_ids) if values is None else values)
