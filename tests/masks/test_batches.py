@@ -140,6 +140,28 @@ def test_large_arrays_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         turned(bad)
 
 
+def test_datasets_in_files_are_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_BATCH_BYTES", 100)
+    array = RNG.integers(0, 256, (23, 5, 4), dtype=np.uint8)
+
+    class Dataset:
+        shape, dtype, most = array.shape, array.dtype, 0
+
+        def __len__(self) -> int:
+            return len(array)
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise AssertionError("read whole")
+
+        def __getitem__(self, which: slice) -> Any:
+            self.most = max(self.most, len(array[which]))
+            return array[which]
+
+    dataset = Dataset()
+    assert same(turned(dataset).pixels, array, "uint8")
+    assert dataset.most == 5
+
+
 def test_no_masks_give_no_batches() -> None:
     for nothing in (np.empty((0, 3, 3), np.uint8), []):
         assert list(batches_of(AppendArguments(nothing, input_id=[]), meta(), lookup())) == []

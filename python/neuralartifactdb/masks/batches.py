@@ -58,6 +58,8 @@ class InputLookup:
 def batches_of(given: AppendArguments, meta: CollectionMeta, inputs: InputLookup) -> Iterator[MaskBatch]:
     """Batches of at most 2,048 masks, checked, in the order given.
 
+    An array-like that is neither NumPy's nor a tensor is read slice by slice.
+
     Args:
         given: pixels are (n, h, w), a list of 2-D arrays, tensors of either form, or an iterable of dicts of append's
             arguments; beside an iterable of dicts the other arguments are defaults of its items (attributes are
@@ -190,7 +192,8 @@ def _pieces(given: AppendArguments, meta: CollectionMeta, first: int) -> Iterato
 
 
 def _is_array(pixels: Any) -> bool:
-    return isinstance(pixels, np.ndarray) or hasattr(pixels, "detach")
+    """An array, a tensor, or what is read like one slice by slice, such as a dataset in a file."""
+    return hasattr(pixels, "shape") and hasattr(pixels, "dtype") and hasattr(pixels, "__getitem__")
 
 
 def _is_object_array(pixels: Any) -> bool:
@@ -198,7 +201,7 @@ def _is_object_array(pixels: Any) -> bool:
 
 
 def _item_bytes(pixels: Any) -> int:
-    return int(pixels.dtype.itemsize) if isinstance(pixels, np.ndarray) else int(pixels.element_size())
+    return int(pixels.element_size()) if hasattr(pixels, "element_size") else np.dtype(pixels.dtype).itemsize
 
 
 def _count(pixels: Any, first: int) -> int:
