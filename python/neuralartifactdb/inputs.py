@@ -15,6 +15,7 @@ from neuralartifactdb.activations.candidates import Value
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, ExtraMissingError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.intervals import Intervals, Texts
+from neuralartifactdb.host_arrays import host_array, is_tensor
 from neuralartifactdb.names import unknown_name
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def as_columns(data: Any) -> dict[str, NDArray[Any]]:
     for name, values in data.items():
         if not isinstance(name, str):
             raise DtypeError(f"column names must be str, got {name!r} ({type(name).__name__})")
-        if hasattr(values, "detach"):
-            values = values.detach().cpu().numpy()
+        if is_tensor(values):
+            values = host_array(values)
         array = values if isinstance(values, np.ndarray) else _from_list(values)
         if array.ndim != 1:
             raise InvalidValueError(f"column {name!r} must be 1-D with one value per input, got shape {array.shape}")

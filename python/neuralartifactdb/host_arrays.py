@@ -1,0 +1,33 @@
+"""Arrays that users give beside activations: lists, NumPy arrays, torch tensors on any device, without importing torch.
+
+Targets, weights, groups, `where=` and columns all take them (design section 7).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["host_array", "is_tensor"]
+
+
+def is_tensor(values: Any) -> bool:
+    """Whether it is a torch tensor."""
+    return hasattr(values, "detach") and hasattr(values, "cpu")
+
+
+def host_array(values: Any) -> NDArray[Any]:
+    """Values as a NumPy array: a tensor is detached and copied from its device; bfloat16 becomes float32 (exact).
+
+    Example:
+        >>> host_array([1, 2]).tolist()
+        [1, 2]
+    """
+    if not is_tensor(values):
+        return np.asarray(values)
+    tensor = values.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()
+    return np.asarray(tensor.resolve_conj().resolve_neg().numpy())
