@@ -57,6 +57,26 @@ def test_a_closed_database_says_so(db_path: Path) -> None:
             call()
 
 
+def test_what_a_closed_database_left_behind_can_still_be_shown(db_path: Path) -> None:
+    with nadb.open(db_path) as db:
+        layer, dropped = build(db), build(db, "other")
+        db.set_inputs({"label": range(len(ARRAY))})
+        result = layer.highest(0, 3)
+        assert result.to_pandas()["label"].tolist() == result.ids.tolist()
+        del db.activations["other"]
+        assert repr(dropped) == "Layer('other': dropped from the database)"
+    assert repr(db) == f"Database({str(db_path)!r}: closed)"
+    assert repr(layer) == "Layer('feats': the database is closed)"
+    assert "closed" in repr(db.activations)
+    assert "closed" in repr(db.masks)
+    assert "3 rows" in repr(result)
+    assert "3 rows" in result._repr_html_()
+    for call in (result.to_pandas, result.to_arrow, result.attributes):
+        with pytest.raises(ValueError, match=r"attributes .* closed: open it again.* `ids` and `scores` stay") as caught:
+            call()
+        assert isinstance(caught.value, nadb.Error)
+
+
 def test_the_options_of_open_are_checked(db_path: Path) -> None:
     for options, word in (
         ({"mode": "w"}, "'w'"),

@@ -7,6 +7,7 @@ names", errors by class).
 from __future__ import annotations
 
 __all__ = [
+    "ClosedDatabaseError",
     "DatabaseBusyError",
     "DtypeError",
     "Error",
@@ -44,6 +45,10 @@ class DtypeError(Error, TypeError):
 
 class InvalidValueError(Error, ValueError):
     """A wrong shape, a NaN, a duplicate, an empty group, a k below 1."""
+
+
+class ClosedDatabaseError(InvalidValueError):
+    """The database, or the one behind a layer or a result, was closed."""
 
 
 class FormatError(Error, ValueError):

@@ -15,7 +15,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from neuralartifactdb.errors import DtypeError, Error, FormatError, InvalidValueError
+from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, Error, FormatError, InvalidValueError
 from neuralartifactdb.storage import io
 from neuralartifactdb.storage.arrays import SegmentWriter, new_segment_id
 from neuralartifactdb.storage.cache import BlockCache
@@ -223,7 +223,7 @@ class DatabaseDirectory:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InvalidValueError(f"the database {self.path!r} is closed: open it again")
+            raise ClosedDatabaseError(f"the database {self.path!r} is closed: open it again")
 
     def _check_path(self) -> None:
         """Refuse what is not a database, and what might become one at the cost of something else."""
