@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+from neuralartifactdb.expressions.tree import Column, Expression, leaves
+from neuralartifactdb.host_arrays import host_array
 from neuralartifactdb.results import Result
 
 __all__ = ["Domain", "ids_where", "input_domain"]
@@ -29,7 +31,7 @@ class Domain:
         n: ids lie in [0, n).
         live: int64 ascending, those that are there; None for all. A bool array has one value for each.
         token: identifies the database.
-        hint: how to write a condition, for the message about text.
+        columns: source of the mapping from the names of attributes to their values, for messages.
         of_result: the ids that the rows of a Result of the same database stand for, in any order.
     """
 
@@ -37,7 +39,7 @@ class Domain:
     n: int
     live: Ids | None
     token: Any
-    hint: str
+    columns: str
     of_result: Callable[[Result], Ids]
 
     @property
@@ -69,7 +71,7 @@ def input_domain(n_inputs: int, token: Any) -> Domain:
             )
         return ids[(ids >= 0) & (ids < n_inputs)]  # masks may be of inputs that no layer knows
 
-    return Domain("input", n_inputs, None, token, "db.inputs, such as where=db.inputs['label'] == 4", of_result)
+    return Domain("input", n_inputs, None, token, "db.inputs", of_result)
 
 
 def ids_where(where: Any, domain: Domain) -> Ids | None:
@@ -86,8 +88,13 @@ def ids_where(where: Any, domain: Domain) -> Ids | None:
         return None
     if isinstance(where, str):
         raise DtypeError(
-            "`where` must be a bool array, ids, a callable of ids or a Result, got text; build the condition from "
-            f"{domain.hint}"
+            f"`where` must be a bool array, ids, a callable of ids or a Result, got text; build it from "
+            f"{domain.columns}, such as where={domain.columns}['label'] == 4"
+        )
+    if isinstance(where, Expression):
+        raise DtypeError(
+            f"`where` must be a bool array, ids, a callable of ids or a Result, got the expression {where!r}; "
+            f"{_instead(where, domain)}"
         )
     if isinstance(where, Result):
         if getattr(where._context, "database_token", None) != domain.token:
@@ -103,7 +110,7 @@ def ids_where(where: Any, domain: Domain) -> Ids | None:
             )
         admitted: Ids = ids[flags]
         return admitted
-    array = np.asarray(where)
+    array = host_array(where)
     if array.dtype == np.bool_:
         if array.shape != (domain.n_live,):
             raise InvalidValueError(
@@ -125,6 +132,16 @@ def ids_where(where: Any, domain: Domain) -> Ids | None:
         if len(gone):
             raise IdError(f"`where` must hold ids of {domain.what}s that are there, got {int(gone[0])}: it was deleted")
     return ids
+
+
+def _instead(where: Expression, domain: Domain) -> str:
+    """What to write in place of an expression: of columns alone, the same over their arrays."""
+    text, filtered = repr(where), "give the expression to filter, and its Result to where="
+    for leaf in leaves(where):
+        if not isinstance(leaf, Column):
+            return filtered
+        text = text.replace(repr(leaf), f"{domain.columns}[{leaf.name!r}]")
+    return f"write where={text}, or {filtered}"
 
 
 def _distinct(ids: Ids, domain: Domain) -> Ids:

@@ -61,10 +61,18 @@ def test_a_callable_is_given_every_id_once() -> None:
         assert seen[0].tolist() == list(range(90))
 
 
+def test_an_expression_over_neurons_belongs_into_filter() -> None:
+    with built(CASE) as b, pytest.raises(TypeError, match="got the expression") as caught:
+        b.layer.highest(0, 3, where=(b.layer[1] > 2) & (nadb.column("lab") == 4))
+    assert "give the expression to filter" in str(caught.value)
+    assert "db.inputs" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("where", "error", "words"),
     [
-        ("label = 4", TypeError, ["text", "db.inputs"]),
+        ("label = 4", TypeError, ["text", "where=db.inputs['label'] == 4"]),
+        (nadb.column("lab") == 4, TypeError, ["got the expression", "write where=db.inputs['lab'] == 4", "filter"]),
         (np.ones(89, bool), ValueError, ["(90,)", "(89,)"]),
         ([0, 90], IndexError, ["[0, 90)", "90", "position 1"]),
         ([-1], IndexError, ["[0, 90)", "-1"]),

@@ -133,8 +133,7 @@ def mask_domain(view: MaskView, token: Any) -> Domain:
             return np.intersect1d(result.ids, live)
         return live[np.isin(view.input_ids[at], result.input_ids)]
 
-    hint = f"db.masks[{view.name!r}].table(), such as where=table['model'] == 'resnet50'"
-    return Domain("mask", view.n_masks, live, token, hint, of_result)
+    return Domain("mask", view.n_masks, live, token, f"db.masks[{view.name!r}].table()", of_result)
 
 
 def same_keys(values: NDArray[Any], keys: NDArray[Any]) -> NDArray[np.bool_]:
