@@ -12,7 +12,7 @@ from numbers import Integral
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 
-__all__ = ["format_bytes", "parse_bytes"]
+__all__ = ["format_bytes", "parse_bytes", "refuse_fraction_text"]
 
 _UNITS = {
     "": 1,
@@ -69,6 +69,23 @@ def parse_bytes(value: str | int, name: str = "bytes") -> int:
     if not 1 <= n_bytes <= _LARGEST:
         raise InvalidValueError(f"{name} must be from 1 byte to 2**63 - 1 bytes, got {value!r}")
     return n_bytes
+
+
+def refuse_fraction_text(text: str, name: str) -> None:
+    """ValueError for a fraction written as text: `"0.2"` would be less than a byte, and 0.2 is what was meant.
+
+    Args:
+        text: where bytes or a fraction may be given.
+        name: what it is for, named in the error.
+    """
+    match = _PATTERN.fullmatch(text)
+    if match is not None and not match.group(3):
+        number = float(match.group(1) + (match.group(2) or ""))
+        if 0 < number <= 1:
+            raise InvalidValueError(
+                f"{name} as text is a number of bytes with a unit such as '2GB', got {text!r}; for a fraction write "
+                f"the number itself: {name}={number:g}"
+            )
 
 
 def format_bytes(n_bytes: int) -> str:

@@ -61,6 +61,14 @@ def test_bad_files(tmp_path: Path) -> None:
         NpyRows(tmp_path / "none.npy")
 
 
+def test_a_directory_and_a_single_number(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"got a directory, expected a \.npy file"):
+        NpyRows(tmp_path)
+    np.save(tmp_path / "one.npy", np.float32(3))
+    with pytest.raises(FormatError, match=r"single number .*expected rows, an array of shape \(n_inputs, \.\.\.\)"):
+        NpyRows(tmp_path / "one.npy")
+
+
 def test_ids_outside_and_files_cut_later(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.zeros((4, 3)))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StorageBudgetError
 from neuralartifactdb.masks.batch import CollectionMeta
 from neuralartifactdb.masks.thresholds import normalised
-from neuralartifactdb.quantities import format_bytes, parse_bytes
+from neuralartifactdb.quantities import format_bytes, parse_bytes, refuse_fraction_text
 
 __all__ = [
     "LEAST_BYTES",
@@ -133,6 +133,8 @@ def checked_storage(storage: Any) -> float | int:
             f"storage must be a share of the compressed pixels in (0, 1] or bytes a mask such as '1KiB', "
             f"got {storage!r} ({type(storage).__name__})"
         )
+    if isinstance(storage, str):
+        refuse_fraction_text(storage, "storage")
     if isinstance(storage, str) or (isinstance(storage, Integral) and int(storage) > 1):
         return parse_bytes(storage if isinstance(storage, str) else int(storage), "storage")
     if not 0 < float(storage) <= 1:

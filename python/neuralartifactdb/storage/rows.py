@@ -35,7 +35,7 @@ class NpyRows:
 
     Raises:
         MissingFileError: There is no such file.
-        FormatError: Not a `.npy` file, truncated, in Fortran order, or without axes.
+        FormatError: Not a `.npy` file, a directory, truncated, in Fortran order, or without axes.
         DtypeError: Its elements are Python objects.
     """
 
@@ -47,6 +47,10 @@ class NpyRows:
             start = io.read_at(found, 0, _LONGEST_HEADER)
         except FileNotFoundError as error:
             raise MissingFileError(f"{found}: got no such file, expected a .npy file of activations") from error
+        except IsADirectoryError:
+            raise FormatError(
+                f"{found}: got a directory, expected a .npy file of activations: name the file in it"
+            ) from None
         stream = memory_io.BytesIO(start)
         try:
             version = np.lib.format.read_magic(stream)
@@ -56,10 +60,13 @@ class NpyRows:
             raise FormatError(f"{found}: at offset 0 got {start[:8]!r}, expected a .npy file ({error})") from error
         if dtype.hasobject:
             raise DtypeError(f"{found}: got elements of dtype {dtype}, expected numbers: save it as a numeric array")
-        if not shape or (fortran_order and len(shape) > 1):
-            order = "Fortran" if fortran_order else "C"
+        if not shape:
             raise FormatError(
-                f"{found}: got an array of shape {shape} in {order} order, expected rows in C order: "
+                f"{found}: got a single number (an array of shape ()), expected rows, an array of shape (n_inputs, ...)"
+            )
+        if fortran_order and len(shape) > 1:
+            raise FormatError(
+                f"{found}: got an array of shape {shape} in Fortran order, expected rows in C order: "
                 "save numpy.ascontiguousarray(array)"
             )
         self.shape: tuple[int, ...] = tuple(shape)
