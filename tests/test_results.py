@@ -161,6 +161,9 @@ def test_verify():
     assert not Verification(False, 3, 0.5)
     with pytest.raises(InvalidValueError, match="got 0"):
         result.verify(sample=0)
+    for bad in ("a", 1.5, True):
+        with pytest.raises(DtypeError, match=r"sample must be an int or None, got .*\("):
+            result.verify(bad)
 
 
 def test_pickle_and_copy_keep_the_rows_and_leave_the_database():

@@ -53,6 +53,14 @@ class Options:
     on_progress: Callable[[Progress], object] | None = None
     explain: bool = False
 
+    def __post_init__(self) -> None:
+        checked_limits(self.limits)
+        if self.on_progress is not None and not callable(self.on_progress):
+            raise DtypeError(
+                f"on_progress must be a function of a nadb.Progress, got {self.on_progress!r} "
+                f"({type(self.on_progress).__name__})"
+            )
+
 
 def checked_k(k: Any, name: str = "k") -> int:
     """A positive int."""

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.errors import DtypeError, ExtraMissingError, IdError, InvalidValueError, NotAttachedError
+from neuralartifactdb.errors import (
+    ClosedDatabaseError,
+    DtypeError,
+    ExtraMissingError,
+    IdError,
+    InvalidValueError,
+    NotAttachedError,
+)
 from neuralartifactdb.receipts import Plan, Stats, format_seconds
 
 if TYPE_CHECKING:
@@ -217,10 +224,20 @@ class Result:
         return "\n".join(lines)
 
     def attributes(self) -> dict[str, NDArray[Any]]:
-        """The attributes of the rows, by column; empty if there are none."""
+        """The attributes of the rows, by column; empty if there are none.
+
+        Raises:
+            ValueError: the database was closed.
+        """
         if self._context is None:
             return {}
-        return {str(name): np.asarray(values) for name, values in self._context.attributes(self.ids).items()}
+        try:
+            return {str(name): np.asarray(values) for name, values in self._context.attributes(self.ids).items()}
+        except ClosedDatabaseError as error:
+            raise ClosedDatabaseError(
+                "the attributes of a result's rows are read from its database, which is closed: open it again and "
+                "repeat the query, or make the table before closing it; `ids` and `scores` stay"
+            ) from error
 
     def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {"rank": np.arange(1, len(self) + 1), "id": self.ids, "input_id": self.input_ids}
@@ -277,13 +294,21 @@ class Result:
         Raises:
             NotAttachedError: there is nothing to recompute with.
         """
-        if sample is not None and operator.index(sample) < 1:
+        if isinstance(sample, bool | np.bool_) or not isinstance(sample, int | np.integer | None):
+            raise DtypeError(f"sample must be an int or None, got {sample!r} ({type(sample).__name__})")
+        if sample is not None and sample < 1:
             raise InvalidValueError(f"sample must be at least 1, got {sample}; None checks everything")
         return self._database().verify(self, sample)
 
     def render(self, input_id: int) -> object | None:
         """The picture of an input as `db.set_render` gives it; None without one."""
-        return None if self._context is None else self._context.render(input_id)
+        if self._context is None:
+            return None
+        try:
+            return self._context.render(input_id)
+        except Exception as error:
+            error.add_note(f"neuralartifactdb was calling the function given to db.set_render for input {input_id}")
+            raise
 
     def _repr_html_(self) -> str:
         """A small static table for notebooks; runs neither the model nor the dataset."""

@@ -53,6 +53,8 @@ NUMBERS: dict[str, Bad] = {
     "k is a bool": (lambda la, _: la.highest(0, True), TypeError, ["k", "True"]),
     "limit = 0": (lambda la, _: la.filter(la[0] > 1, limit=0), ValueError, ["limit", "0"]),
     "k of top_k": (lambda la, _: la.top_k(la[0], 0), ValueError, ["k", "0"]),
+    "on_progress is no function": (lambda la, _: la.nearest(0, on_progress=3), TypeError, ["on_progress", "3 (int)"]),
+    "limits are none": (lambda la, _: la.nearest(0, limits=3), TypeError, ["nadb.Limits", "int"]),
     "k of top_neurons": (lambda la, _: la.top_neurons(0, 0), ValueError, ["k", "0"]),
 }
 SCORES: dict[str, Bad] = {
@@ -144,6 +146,12 @@ BUILDS: dict[str, tuple[Callable[[nadb.Database], Any], type[Exception], list[st
     "text": (lambda db: db.index_arrays("a", np.array([["x"]])), TypeError, ["float32"]),
     "no neurons": (lambda db: db.index_arrays("a", np.zeros((5, 0))), ValueError, ["neurons", "(0,)"]),
     "a missing file": (lambda db: db.index_arrays("a", "nowhere/at/all.npy"), FileNotFoundError, ["all.npy"]),
+    "a directory": (lambda db: db.index_arrays("a", "/"), ValueError, ["/: got a directory", ".npy"]),
+    "a fraction in quotes": (
+        lambda db: db.index_arrays("a", np.zeros((5, 2)), storage="0.2"),
+        ValueError,
+        ["got '0.2'", "storage=0.2"],
+    ),
     "integers that no float holds": (
         lambda db: db.index_arrays("a", np.full((5, 2), 2**53 + 1)),
         ValueError,

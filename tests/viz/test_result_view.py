@@ -74,6 +74,18 @@ def test_notebook_summary_without_a_database(context):
     assert "0 rows" in make(0, _context=context)._repr_html_()
 
 
+def test_a_failing_render_names_the_input(tmp_path):
+    class Failing(Context):
+        def render(self, input_id):
+            return 1 / (input_id - 3)
+
+    result = make(_context=Failing())
+    with pytest.raises(ZeroDivisionError) as caught:
+        result.save_html(tmp_path / "page.html")
+    assert caught.value.__notes__ == ["neuralartifactdb was calling the function given to db.set_render for input 3"]
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_notebook_summary_says_when_not_exact():
     shown = make(exact=False, guarantee="stopped after 64 evaluations")._repr_html_()
     assert "⚠ not exact" in shown
