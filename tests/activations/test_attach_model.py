@@ -63,6 +63,25 @@ def test_a_new_input_is_a_target(tmp_path: Path, images: torch.Tensor) -> None:
             layer.nearest(3, [0], input=images[17])
 
 
+def test_attaching_by_another_name_says_which_there_are(tmp_path: Path, images: torch.Tensor) -> None:
+    with nadb.open(tmp_path / "a.nadb") as db:
+        with pytest.raises(KeyError, match="db.index_activations makes one"):
+            db.attach(make_model(), images)
+        db.index_arrays("feats", np.zeros((600, 3), np.float32))
+        with pytest.raises(KeyError, match=r"feats \(array\), for attach_array"):
+            db.attach(make_model(), images)
+        for name in ("e1", "e2"):
+            db.index_activations(make_model(), images, "3", name=name, storage=0.3)
+        with pytest.raises(KeyError, match=r"say which: name='e1' \(others are e2\)"):
+            db.attach(make_model(), images)
+        with pytest.raises(KeyError, match=r"no index of a model named 'e3'; did you mean 'e2' or 'e1'\?|'e1' or 'e2'"):
+            db.attach(make_model(), images, name="e3")
+    with nadb.open(tmp_path / "b.nadb") as db:
+        db.index_activations(make_model(), images, "3", storage=0.3)
+        with pytest.raises(KeyError, match="no index of a model named 'e1'.*leave name= out"):
+            db.attach(make_model(), images, name="e1")
+
+
 def test_worker_processes_read_ahead(tmp_path: Path, images: torch.Tensor) -> None:
     values = [images[i] for i in range(len(images))]
     with nadb.open(tmp_path / "a.nadb") as db:
