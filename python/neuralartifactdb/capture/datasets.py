@@ -200,8 +200,7 @@ def _open_loader(loader: DataLoader[Any], capture: Capture) -> InputReader:
     return reader
 
 
-# ---- arrays: rows are inputs
-# -------------------------------------------------------------------------------------------
+# ---- arrays: rows are inputs -----------------------------------------------------------------------------------------
 
 
 def _is_array(value: Any) -> bool:

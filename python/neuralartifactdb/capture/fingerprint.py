@@ -49,8 +49,7 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _IDENTITY = ("class", "dtypes", "hash")
 
 
-# ---- the model
-# ---------------------------------------------------------------------------------------------------------
+# ---- the model -------------------------------------------------------------------------------------------------------
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -142,8 +141,7 @@ def tensor_version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else int(tensor._version)
 
 
-# ---- hashing
-# -----------------------------------------------------------------------------------------------------------
+# ---- hashing ---------------------------------------------------------------------------------------------------------
 
 
 def hash_value(value: Any) -> str:
@@ -250,8 +248,7 @@ def _code_pieces(code: types.CodeType) -> Iterator[str]:
             yield repr(constant)
 
 
-# ---- the environment
-# ---------------------------------------------------------------------------------------------------
+# ---- the environment -------------------------------------------------------------------------------------------------
 
 
 def describe_environment(model: nn.Module, device: torch.device) -> dict[str, Any]:
@@ -329,8 +326,7 @@ def _hook_name(hook: Any) -> str:
     return str(getattr(hook, "__qualname__", type(hook).__qualname__))
 
 
-# ---- inputs, comparison
-# ------------------------------------------------------------------------------------------------
+# ---- inputs, comparison ----------------------------------------------------------------------------------------------
 
 
 def sampled_ids(n_inputs: int, seed: int) -> list[int]:

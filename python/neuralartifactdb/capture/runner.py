@@ -65,8 +65,7 @@ class Runner:
         self._reduce = {name: make_reduction(how, name) for name, how in self.reductions.items()}
         self._stops_early = can_stop_early(model)
 
-    # ---- reading
-    # -------------------------------------------------------------------------------------------------------
+    # ---- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, ids: Sequence[int]) -> Any:
         """The batch of `ids` as collated, on the host."""
@@ -115,8 +114,7 @@ class Runner:
         arguments = model_arguments(self.model, batch)
         return lambda: self.model(*arguments.args, **arguments.kwargs)
 
-    # ---- running
-    # -------------------------------------------------------------------------------------------------------
+    # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(
         self,
@@ -159,7 +157,13 @@ class Runner:
         def run_one(items: list[Any]) -> None:
             nonlocal first
             into = {name: (info, values[name][first : first + len(items)]) for name, info in layers.items()}
-            batch = self.reader.collate([*items, *[items[-1]] * (shape - len(items))])
+            try:
+                batch = self.reader.collate([*items, *[items[-1]] * (shape - len(items))])
+            except Error:
+                raise
+            except Exception as error:
+                error.add_note("neuralartifactdb was making a batch of inputs given to the query")
+                raise
             self._run_batch(into, batch, [-1] * shape, None)
             first += len(items)
 
@@ -196,7 +200,13 @@ class Runner:
         ids: Sequence[int],
         rows: NDArray[np.int64] | None,
     ) -> None:
-        batch, valid = self._prepare(batch, ids)
+        try:
+            batch, valid = self._prepare(batch, ids)
+        except Error:
+            raise
+        except Exception as error:
+            error.add_note(f"neuralartifactdb was preparing a batch of inputs {_some(ids)} for the model")
+            raise
 
         def receive(name: str, output: Any) -> None:
             info, place = into[name]
