@@ -75,13 +75,7 @@ class TorchSegmentEncoder:
         self._n_appended = 0
         self._finished = False
 
-    @property
-    def n_appended(self) -> int:
-        """Rows appended so far."""
-        return self._n_appended
-
-    # ---- appending
-    # -----------------------------------------------------------------------------------------------------
+    # ---- appending ---------------------------------------------------------------------------------------------------
 
     def append(self, batch: Any, sample: Any, order: NDArray[np.int32]) -> None:
         """Append the rows `batch[order[i]]`, or `sample[~order[i]]` where `order[i]` is negative.
@@ -222,8 +216,7 @@ class TorchSegmentEncoder:
         self._slab[neurons].scatter_(1, place.to(torch.int64), keys)
         counts += top.sum(1, dtype=torch.int32)
 
-    # ---- results
-    # -------------------------------------------------------------------------------------------------------
+    # ---- results -----------------------------------------------------------------------------------------------------
 
     def take_row_group(self) -> NDArray[np.uint8] | None:
         """The next complete row group, uint8 (M, ceil(rows * bits / 8)), or None.
@@ -291,8 +284,7 @@ def _checked_edges(edges: Any) -> NDArray[Any]:
     return array
 
 
-# ---- rows in order
-# -----------------------------------------------------------------------------------------------------
+# ---- rows in order ---------------------------------------------------------------------------------------------------
 
 
 class _Cut:
@@ -346,8 +338,7 @@ def _rows_taken(
             yield rows.index_select(0, torch.from_numpy(distinct.astype(np.int64)).to(rows.device)), taken, index
 
 
-# ---- bits
-# --------------------------------------------------------------------------------------------------------------
+# ---- bits ------------------------------------------------------------------------------------------------------------
 
 
 def _keys_of(values: Tensor) -> Tensor:
@@ -378,8 +369,7 @@ def _pack(codes: Tensor, bits: int) -> Tensor:
     return packed.reshape(codes.shape[0], -1)
 
 
-# ---- to the host
-# -------------------------------------------------------------------------------------------------------
+# ---- to the host -----------------------------------------------------------------------------------------------------
 
 
 class _HostCopies:

@@ -92,13 +92,6 @@ class BlockCache:
         with self.mutex.lock:
             self.bytes_read += n_bytes
 
-    def drop(self, segment: str) -> None:
-        """Forget the blocks of a segment."""
-        with self.mutex.lock:
-            bases = {base for (owner, _), base in self._bases.items() if owner == segment}
-            for key in [key for key in self.entries if key - key % _BLOCKS_PER_FILE in bases]:
-                self.used_bytes -= len(self.entries.pop(key)) + ENTRY_OVERHEAD
-
     def clear(self) -> None:
         """Forget every block; the counters stay."""
         with self.mutex.lock:
