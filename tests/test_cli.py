@@ -285,6 +285,8 @@ def test_no_database_is_an_error(tmp_path, capsys, command):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("nadb: no database at ")
+    assert "mode" not in err
+    assert "neuralartifactdb.open(path)" in err
     assert not (tmp_path / "none").exists()
 
 

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Sequence
 
 from neuralartifactdb.errors import Error, FormatError
+from neuralartifactdb.storage.directory import MissingDatabaseError
 
 __all__ = ["DAMAGED", "ERROR", "INTERRUPTED", "OK", "USAGE", "build_parser", "main"]
 
@@ -109,6 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `nadb info DB | head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except MissingDatabaseError:
+        return _failed(
+            f"no database at {options.database!r}: check the path. Databases are made in Python, with "
+            "neuralartifactdb.open(path); `nadb demo` makes one to look at",
+            ERROR,
+        )
     except (Error, OSError) as error:
         return _failed(error, ERROR)
     except KeyboardInterrupt:
