@@ -326,8 +326,8 @@ class Comparison(Condition, _Binary):
         if not (left.kinds & right.kinds & (_NUMBER | _TEXT)):
             raise DtypeError(
                 f"`{self.op}` compares two numbers or two texts, got {_described(left)} and {_described(right)}; text "
-                "can be "
-                "compared with a column, and conditions are joined with & | ~, each in parentheses: (a > 1) & (b < 2)"
+                "can be compared with a column, and conditions are joined with & | ~, each in parentheses: "
+                "(a > 1) & (b < 2)"
             )
 
 
@@ -407,8 +407,7 @@ def _require(kind: str, op: str, *operands: Expression) -> None:
             )
         raise DtypeError(
             f"`{op}` joins conditions, got {_described(operand)}; & and | bind tighter than comparisons, so each one "
-            "needs "
-            "parentheses: (a > 1) & (b < 2)"
+            "needs parentheses: (a > 1) & (b < 2)"
         )
 
 

@@ -25,8 +25,7 @@ constexpr py::ssize_t kMostSize = PY_SSIZE_T_MAX / 16;
 
 py::ssize_t ssize(std::size_t n) { return static_cast<py::ssize_t>(n); }
 
-// ---- edges
-// ------------------------------------------------------------------------------------------------------------
+// ---- edges ----------------------------------------------------------------------------------------------------------
 
 py::array choose_edges(const py::object& sample_object, py::ssize_t n_bits, py::ssize_t top_count, int threads) {
   return with_real(sample_object, "sample", 2, [&](auto sample) -> py::array {
@@ -46,8 +45,7 @@ py::array choose_edges(const py::object& sample_object, py::ssize_t n_bits, py::
   });
 }
 
-// ---- encoders
-// ---------------------------------------------------------------------------------------------------------
+// ---- encoders -------------------------------------------------------------------------------------------------------
 
 // The arrays of an append, checked against the encoder's width; `batch` borrows from them.
 template <class Real>
@@ -198,8 +196,7 @@ void finish_writer(WriterObject& self) {
   std::visit([](const auto& encoder) { encoder.finish(); }, self.encoder);
 }
 
-// ---- bounds of a group
-// ------------------------------------------------------------------------------------------------
+// ---- bounds of a group ----------------------------------------------------------------------------------------------
 
 CombineKind parse_combine(const std::string& text) {
   if (text == "sum") return kCombineSum;
@@ -441,8 +438,7 @@ Array<double> combine_terms(const py::object& terms_object, const std::string& c
   return out;
 }
 
-// ---- packed codes
-// -----------------------------------------------------------------------------------------------------
+// ---- packed codes ---------------------------------------------------------------------------------------------------
 
 // One bytes-like row.
 struct Row {

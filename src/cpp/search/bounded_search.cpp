@@ -61,8 +61,7 @@ BoundedSearch::BoundedSearch(const SearchOptions& options)
   if (options.floor) lower_cut({direction_.key(*options.floor), std::numeric_limits<std::int64_t>::max()});
 }
 
-// ---- intervals
-// --------------------------------------------------------------------------------------------------------
+// ---- intervals ------------------------------------------------------------------------------------------------------
 
 void BoundedSearch::check_intervals(const Block& block) {
   bool good = true;
@@ -91,8 +90,7 @@ BoundedSearch::Interval BoundedSearch::interval_of(double lower, double upper, b
   return {best, direction_.key(pessimistic)};
 }
 
-// ---- offers
-// -----------------------------------------------------------------------------------------------------------
+// ---- offers ---------------------------------------------------------------------------------------------------------
 
 void BoundedSearch::offer(const Block& block) {
   check_intervals(block);
@@ -170,8 +168,7 @@ void BoundedSearch::prune_offers() {
   prune_at_ = std::max(2 * kept, kFirstPrune + 2 * k_);
 }
 
-// ---- exact scores
-// -----------------------------------------------------------------------------------------------------
+// ---- exact scores ---------------------------------------------------------------------------------------------------
 
 void BoundedSearch::add_exact(const Rank& rank) {
   if (!out(rank)) exact_.push_back(rank);
@@ -191,8 +188,7 @@ void BoundedSearch::settle_exact() {
   lower_cut(exact_.back());
 }
 
-// ---- waves
-// ------------------------------------------------------------------------------------------------------------
+// ---- waves ----------------------------------------------------------------------------------------------------------
 
 void BoundedSearch::push_queue(std::size_t index) {
   const Candidate& c = candidates_[index];
@@ -312,8 +308,7 @@ std::vector<std::int64_t> BoundedSearch::next_wave(std::size_t unit, std::size_t
   return wave;
 }
 
-// ---- refinement
-// -------------------------------------------------------------------------------------------------------
+// ---- refinement -----------------------------------------------------------------------------------------------------
 
 std::size_t BoundedSearch::find(std::int64_t id) const noexcept {
   const auto before = [](const Candidate& c, std::int64_t value) { return c.id < value; };
@@ -382,8 +377,7 @@ void BoundedSearch::refine(const Block& block) {
   }
 }
 
-// ---- what is known
-// ----------------------------------------------------------------------------------------------------
+// ---- what is known --------------------------------------------------------------------------------------------------
 
 PlannedWork BoundedSearch::plan(std::size_t unit, std::size_t max_wave) const {
   BoundedSearch copy(*this);
