@@ -157,16 +157,17 @@ def test_the_formula_cell_by_cell(data: st.DataObject) -> None:
     one_box = data.draw(st.booleans())
     boxes = np.array([data.draw(any_box) for _ in range(1 if one_box else n)], np.int32)
     kinds = [data.draw(any_row) for _ in range(4)]
-    rows: Any = tuple(
+    bytes_or_not: list[Rows] = [
         None
         if kind == "none"
         else b""
         if kind == "empty"
         else rng.integers(0, 256, n * n_cells).astype(np.uint8).tobytes()
         for kind in kinds
-    )
+    ]
+    rows: FourRows = (bytes_or_not[0], bytes_or_not[1], bytes_or_not[2], bytes_or_not[3])
     lower, upper = count_bounds(grid, shapes, rows, boxes, n)
-    cell_lower, cell_upper = np.full((2, n, n_cells), -1, np.int32)
+    cell_lower, cell_upper = np.full((n, n_cells), -1, np.int32), np.full((n, n_cells), -1, np.int32)
     _core.cell_bounds(grid, shapes, *rows, cell_lower, cell_upper)
     areas, overlaps = _core.cell_overlaps(grid, shapes, boxes)
     assert areas.shape == overlaps.shape == (1 if one_shape and one_box else n, n_cells)

@@ -4,20 +4,36 @@
 
 constexpr size_t kEdgesPerPass = 8;
 
+template <class T>
+struct UnsignedOf;
+template <>
+struct UnsignedOf<int8_t> {
+  typedef uint8_t Type;
+};
+template <>
+struct UnsignedOf<int16_t> {
+  typedef uint16_t Type;
+};
+template <>
+struct UnsignedOf<int32_t> {
+  typedef uint32_t Type;
+};
+
 template <class Key, size_t kEdges>
 void count_some_columns(const Key* keys, size_t n_rows, size_t padded, const Key* below, Key* counts) noexcept {
   typedef typename VectorOf<Key>::Type Vector;
+  typedef typename VectorOf<typename UnsignedOf<Key>::Type>::Type Counts;
   constexpr size_t kLanes = kVectorBytes / sizeof(Key);
   Vector limits[kEdges];
   for (size_t e = 0; e < kEdges; ++e) limits[e] = Vector{} + below[e];
   for (size_t c = 0; c < padded; c += kLanes) {
-    Vector sums[kEdges] = {};
+    Counts sums[kEdges] = {};
     const Key* at = keys + c;
     for (size_t r = 0; r < n_rows; ++r, at += padded) {
       const Vector key = load<Vector>(at);
-      for (size_t e = 0; e < kEdges; ++e) sums[e] -= (Vector)(key > limits[e]);
+      for (size_t e = 0; e < kEdges; ++e) sums[e] -= (Counts)(key > limits[e]);
     }
-    for (size_t e = 0; e < kEdges; ++e) __builtin_memcpy(counts + e * padded + c, &sums[e], sizeof(Vector));
+    for (size_t e = 0; e < kEdges; ++e) __builtin_memcpy(counts + e * padded + c, &sums[e], sizeof(Counts));
   }
 }
 
@@ -42,21 +58,6 @@ void count_columns(const void* keys, size_t n_rows, size_t padded, const int32_t
     count_some_columns<Key, 1>(from, n_rows, padded, below, to + e * padded);
   }
 }
-
-template <class T>
-struct UnsignedOf;
-template <>
-struct UnsignedOf<int8_t> {
-  typedef uint8_t Type;
-};
-template <>
-struct UnsignedOf<int16_t> {
-  typedef uint16_t Type;
-};
-template <>
-struct UnsignedOf<int32_t> {
-  typedef uint32_t Type;
-};
 
 // Columns of narrow cells are added up in one go, and cells are differences: so many short loops would cost more.
 constexpr size_t kNarrow = 1024;
