@@ -24,13 +24,14 @@ from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.inputs import Inputs, as_columns, check_key
+from neuralartifactdb.masks.collections import Collections, create_collection
 from neuralartifactdb.names import unknown_name
 from neuralartifactdb.quantities import format_bytes, parse_bytes
 from neuralartifactdb.queries import Options
 from neuralartifactdb.storage.directory import DEFAULT_CACHE_BYTES, DEFAULT_LOCK_TIMEOUT_S, DatabaseDirectory
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.mutex import Mutex
-from neuralartifactdb.storage.state import Change, MaskEntry, State
+from neuralartifactdb.storage.state import MaskEntry, State
 from neuralartifactdb.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from neuralartifactdb.masks.view import MaskView
     from neuralartifactdb.results import Plan, Result, Verification
 
-__all__ = ["Activations", "Collections", "Database", "open"]
+__all__ = ["Activations", "Database", "open"]
 
 _log = logging.getLogger("neuralartifactdb")
 
@@ -100,7 +101,8 @@ class Database:
         self._mask_views: dict[str, tuple[MaskEntry, MaskView]] = {}
         self._mask_mutex = Mutex()
         self.activations = Activations(self)
-        self.masks = Collections(self)
+        self._store = _MaskStore(self)
+        self.masks = Collections(self._store)
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
@@ -410,7 +412,7 @@ class Database:
         Example:
             >>> masks = db.create_masks("gradcam", dtype="uint8", exist_ok=True)  # doctest: +SKIP
         """
-        from neuralartifactdb.masks.creation import check_collection_name, check_same, described
+        from neuralartifactdb.masks.creation import check_collection_name, described
 
         check_collection_name(name)
         if exist_ok and overwrite:
@@ -419,24 +421,7 @@ class Database:
         optional = {"value_range": value_range, "nodata": nodata, "grid": grid, "edges": edges}
         given = {"dtype", "index"} | {what for what, value in optional.items() if value is not None}
 
-        def is_there(state: State) -> bool:
-            if name not in state.masks or overwrite:
-                return False
-            if not exist_ok:
-                raise InvalidValueError(
-                    f"collection {name!r} exists already; exist_ok=True returns it, overwrite=True replaces it"
-                )
-            check_same(name, self._mask_view(state, name).meta, meta, given)
-            return True
-
-        if not is_there(self._directory.state()):
-            with self._directory.write() as transaction:
-                state = transaction.state
-                if not is_there(state):  # another process may have made it meanwhile
-                    changes: list[Change] = [{"op": "create_masks", "masks": name, "meta": meta.to_json()}]
-                    if name in state.masks:
-                        changes.insert(0, {"op": "drop_masks", "masks": name})
-                    transaction.commit(changes)
+        create_collection(self._store, name, meta, given, exist_ok=exist_ok, overwrite=overwrite)
         return self.masks[name]
 
     def _mask_view(self, state: State, name: str) -> MaskView:
@@ -739,44 +724,6 @@ class Activations(Mapping[str, Layer]):
         except ClosedDatabaseError:
             return "Activations(the database is closed)"
         return "\n".join(map(repr, layers)) or "Activations(none; call db.index_arrays or db.index_activations)"
-
-
-class Collections(Mapping[str, "Masks"]):
-    """The collections of masks of a database, by name: `db.masks["gradcam"]`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._store = _MaskStore(database)
-
-    def __getitem__(self, name: str) -> Masks:
-        from neuralartifactdb.masks.collection import Masks  # when first needed: the import of the package stays short
-
-        collections = self._database._directory.state().masks
-        if name not in collections:
-            raise UnknownNameError(unknown_name("collection of masks", name, collections))
-        return Masks(name, self._store)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._database._directory.state().masks))
-
-    def __len__(self) -> int:
-        return len(self._database._directory.state().masks)
-
-    def __delitem__(self, name: str) -> None:
-        """Drop a collection. Its files stay for readers of older versions of the database."""
-        database = self._database
-        with database._directory.write() as transaction:
-            if name not in transaction.state.masks:
-                raise UnknownNameError(unknown_name("collection of masks", name, transaction.state.masks))
-            transaction.commit([{"op": "drop_masks", "masks": name}])
-        database._mask_views.pop(name, None)
-
-    def __repr__(self) -> str:
-        try:
-            collections = list(self.values())
-        except ClosedDatabaseError:
-            return "Collections(the database is closed)"
-        return "\n".join(map(repr, collections)) or "Collections(none; call db.create_masks)"
 
 
 class _MaskStore:

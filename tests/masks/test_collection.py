@@ -66,6 +66,7 @@ def test_a_deleted_collection_is_gone_and_its_name_is_free(db: nadb.Database) ->
     for call in (lambda: len(masks), lambda: masks.pixels([0]), lambda: masks.append(PIXELS, input_id=range(300))):
         with pytest.raises(KeyError, match="maps"):
             call()
+    assert repr(masks) == "Masks('maps': dropped from the database)"
     assert len(filled(db)) == 300
 
 
@@ -115,6 +116,7 @@ def test_a_closed_database_says_so(db_path: Path) -> None:
     db = nadb.open(db_path)
     masks = filled(db)
     db.close()
+    assert repr(masks) == "Masks('maps': the database is closed)"
     for call in (
         lambda: len(masks),
         lambda: masks.pixels([0]),

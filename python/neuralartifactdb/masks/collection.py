@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
+from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, IdError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.masks import query
 from neuralartifactdb.masks.appending import MaskStore, append_masks
@@ -124,7 +124,12 @@ class Masks:
     __iter__ = None  # not a sequence of masks: pixels(ids) reads some
 
     def __repr__(self) -> str:
-        view = self._view
+        try:
+            view = self._view
+        except ClosedDatabaseError:
+            return f"Masks({self._name!r}: the database is closed)"
+        except UnknownNameError:
+            return f"Masks({self._name!r}: dropped from the database)"
         meta = view.meta
         n_gone = len(view.deleted)
         sizes = np.unique(view.shapes, axis=0)
