@@ -72,11 +72,10 @@ def open(
         FormatError: the path is a file, another directory, a damaged database, or one of a newer version.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with open(folder + "/run.nadb") as db:
-        ...         print(list(db.activations))
+        >>> db = nadb.open("other.nadb")
+        >>> list(db.activations)
         []
+        >>> db.close()
     """
     evaluated = 0 if evaluated_bytes in (0, "0") else parse_bytes(evaluated_bytes, "evaluated_bytes")
     directory = DatabaseDirectory(
@@ -126,7 +125,13 @@ class Database:
         return self._directory.state().nbytes
 
     def close(self) -> None:
-        """Free memory and files; keep what queries learned about masks. Closing twice is fine."""
+        """Free memory and files; keep what queries learned about masks. Closing twice is fine.
+
+        Example:
+            >>> db.close()
+            >>> layer
+            Layer('layer3': the database is closed)
+        """
         if self._filler is not None:
             self._filler.close()
         for source in {id(source): source for source in self._sources.values()}.values():
@@ -177,6 +182,11 @@ class Database:
         Raises:
             ValueError: unequal lengths, duplicates in the key, a column that exists, fewer rows than indexed inputs.
             TypeError: a column of another type. KeyError: the key is not a column.
+
+        Example:
+            >>> db.set_inputs({"split": ["train"] * 80 + ["test"] * 20})
+            >>> layer.highest(3, k=2, where=db.inputs["split"] == "test").ids.tolist()
+            [84, 83]
         """
         new = as_columns(columns)
         with self._directory.write() as transaction:
@@ -217,7 +227,13 @@ class Database:
         return self._inputs[1]
 
     def set_render(self, render: Callable[[int], object] | None) -> None:
-        """How results show an input: `render(input_id) -> image | text | [(token, value), ...]`."""
+        """How results show an input: `render(input_id) -> image | text | [(token, value), ...]`.
+
+        Example:
+            >>> db.set_render(lambda input_id: features[input_id].reshape(2, 4))
+            >>> result.save_html("answer.html").name
+            'answer.html'
+        """
         if render is not None and not callable(render):
             raise DtypeError(f"render must be a function of an input id, got {type(render).__name__}")
         self._render = render
@@ -252,7 +268,9 @@ class Database:
             Layer: with the array attached. The same call again resumes, appends new inputs, or does nothing.
 
         Example:
-            >>> layer = db.index_arrays("feats", features)  # doctest: +SKIP
+            >>> layer = db.index_arrays("feats", features)
+            >>> layer.shape, layer.n_indexed, layer.storage
+            ((8,), 100, 'all')
         """
         source = ArraySource(name, array)
         found = self._index(source, {name: name}, storage, memory_limit, overwrite, progress, explain)
@@ -285,6 +303,11 @@ class Database:
             overwrite: as for `index_arrays`.
             progress: as for `index_arrays`.
             explain: as for `index_arrays`.
+
+        Example:
+            >>> layer = db.index_function("squares", lambda ids: features[ids] ** 2, 100, 8, fingerprint="v1")
+            >>> layer.highest([3, 5], k=2).ids.tolist()
+            [50, 49]
         """
         source = FunctionSource(name, evaluate, n_inputs, shape, fingerprint)
         found = self._index(source, {name: name}, storage, memory_limit, overwrite, progress, explain)
@@ -323,6 +346,13 @@ class Database:
         Raises:
             KeyError: an unknown layer (shows near names). ValueError: the layer cannot be captured as asked (says which
             argument helps), an activation is NaN, or an index of that key holds something else.
+
+        Example:
+            >>> layers = db.index_activations(model, dataset, ["0", "1"], name="epoch4")
+            >>> [layer.name for layer in layers]
+            ['epoch4/0', 'epoch4/1']
+            >>> layers[1].nearest(7, [0, 2], k=5).exact
+            True
         """
         from neuralartifactdb.capture import Capture, ModelSource
 
@@ -410,7 +440,9 @@ class Database:
             ValueError: the name is taken, or an argument is wrong. TypeError: an unknown dtype.
 
         Example:
-            >>> masks = db.create_masks("gradcam", dtype="uint8", exist_ok=True)  # doctest: +SKIP
+            >>> masks = db.create_masks("gradcam", dtype="uint8", exist_ok=True)
+            >>> len(masks), masks.value_range
+            (0, (0, 255))
         """
         from neuralartifactdb.masks.creation import check_collection_name, described
 
@@ -468,6 +500,13 @@ class Database:
         Raises:
             StaleIndexError: the model or the dataset is not the one that was indexed; says what differs.
             KeyError: no index of that name.
+
+        Example:
+            >>> layers = db.index_activations(model, dataset, "1", storage=0.9)
+            >>> with nadb.open("run.nadb") as later:
+            ...     [layer] = later.attach(model, dataset)
+            ...     print(bool(layer.highest([0, 2], k=5).verify()))
+            True
         """
         from neuralartifactdb.capture import ModelSource
 
@@ -493,7 +532,13 @@ class Database:
         return None
 
     def attach_array(self, name: str, array: Any) -> Layer:
-        """Attach the array (or `.npy` file) that was indexed under `name`; checks that it is the same."""
+        """Attach the array (or `.npy` file) that was indexed under `name`; checks that it is the same.
+
+        Example:
+            >>> layer = db.attach_array("layer3", features)
+            >>> layer.attached
+            True
+        """
         self._require_key(name)
         return self._attach_checked(ArraySource(name, array), {name: name})[0]
 
@@ -512,6 +557,13 @@ class Database:
             evaluate: as for `index_function`.
             n_inputs: as many as were indexed, unless given.
             fingerprint: the version of the function; the indexed one, unless given.
+
+        Example:
+            >>> layer = db.index_function("squares", lambda ids: features[ids] ** 2, 100, 8, fingerprint="v1")
+            >>> with nadb.open("run.nadb") as later:
+            ...     layer = later.attach_function("squares", lambda ids: features[ids] ** 2)
+            ...     print(layer.attached)
+            True
         """
         meta = self._require_key(name)
         version = meta["fingerprint"].get("version", "") if fingerprint is None else fingerprint
@@ -580,7 +632,13 @@ class Database:
         on_progress: OnProgress | None = None,
         explain: bool = False,
     ) -> Result | Plan:
-        """As `Layer.top_k`, for an expression over any number of layers and columns."""
+        """As `Layer.top_k`, for an expression over any number of layers and columns.
+
+        Example:
+            >>> other = db.index_arrays("other", features[:, ::-1])
+            >>> db.top_k(layer[3] - other[0], k=2).ids.tolist()
+            [81, 31]
+        """
         return top_k_inputs(
             self._view(), "db.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
         )
@@ -595,7 +653,13 @@ class Database:
         on_progress: OnProgress | None = None,
         explain: bool = False,
     ) -> Result | Plan:
-        """As `Layer.filter`, for a condition over any number of layers and columns."""
+        """As `Layer.filter`, for a condition over any number of layers and columns.
+
+        Example:
+            >>> other = db.index_arrays("other", features[:, ::-1])
+            >>> db.filter((layer[3] > 9) & (other[0] < 4.5) & (nadb.column("label") == 4)).ids.tolist()
+            [64, 84]
+        """
         return filter_inputs(self._view(), "db.filter", condition, limit, Options(where, limits, on_progress, explain))
 
     def _view(self, state: State | None = None) -> _View:

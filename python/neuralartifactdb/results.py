@@ -105,6 +105,16 @@ class Result:
         question: the same in words.
         keys: of a query over groups, the key of each row: [n], None (or NaN among floats) for the group of NULLs; else
             None. `ids` are then the ranks of the keys in the order of keys.
+
+    Example:
+        >>> result
+        Result(3 rows, exact, 0 of 100 inputs inferred)
+          rank  id   score
+             1  50  24.375
+             2  49  22.625
+             3  63  21.875
+        >>> [row.id for row in result]
+        [50, 49, 63]
     """
 
     ids: NDArray[np.int64]
@@ -228,6 +238,10 @@ class Result:
 
         Raises:
             ValueError: the database was closed.
+
+        Example:
+            >>> result.attributes()["label"].tolist()
+            [0, 9, 3]
         """
         if self._context is None:
             return {}
@@ -256,6 +270,13 @@ class Result:
 
         Raises:
             ExtraMissingError: pandas is not installed.
+
+        Example:
+            >>> result.to_pandas()
+               rank  id  input_id   score    name  label
+            0     1  50        50  24.375  50.png      0
+            1     2  49        49  22.625  49.png      9
+            2     3  63        63  21.875  63.png      3
         """
         try:
             import pandas as pd
@@ -270,6 +291,10 @@ class Result:
 
         Raises:
             ExtraMissingError: pyarrow is not installed.
+
+        Example:
+            >>> result.to_arrow().column_names
+            ['rank', 'id', 'input_id', 'score', 'name', 'label']
         """
         try:
             import pyarrow as pa
@@ -293,6 +318,10 @@ class Result:
 
         Raises:
             NotAttachedError: there is nothing to recompute with.
+
+        Example:
+            >>> result.verify()
+            Verification(equal=True, n_checked=100, largest_difference=0.0)
         """
         if isinstance(sample, bool | np.bool_) or not isinstance(sample, int | np.integer | None):
             raise DtypeError(f"sample must be an int or None, got {sample!r} ({type(sample).__name__})")
@@ -301,7 +330,13 @@ class Result:
         return self._database().verify(self, sample)
 
     def render(self, input_id: int) -> object | None:
-        """The picture of an input as `db.set_render` gives it; None without one."""
+        """The picture of an input as `db.set_render` gives it; None without one.
+
+        Example:
+            >>> db.set_render(lambda input_id: f"input {input_id}")
+            >>> result.render(7)
+            'input 7'
+        """
         if self._context is None:
             return None
         try:
@@ -326,6 +361,10 @@ class Result:
 
         Returns:
             The path.
+
+        Example:
+            >>> result.save_html("answer.html").name
+            'answer.html'
         """
         from neuralartifactdb.viz.result_view import save_result
 
@@ -341,6 +380,10 @@ class Result:
         Raises:
             ExtraMissingError: matplotlib is not installed.
             NotAttachedError: `db.set_render` was not called, so there are no pictures.
+
+        Example:
+            >>> db.set_render(lambda input_id: features[input_id].reshape(2, 4))
+            >>> result.plot(columns=3).savefig("answer.png")
         """
         from neuralartifactdb.viz.figure import result_figure
 

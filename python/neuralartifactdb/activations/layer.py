@@ -46,6 +46,12 @@ class Layer:
     Args:
         key: of the index, `name/layer`.
         view: gives the database at its newest version.
+
+    Example:
+        >>> layer.shape, layer.n_indexed, layer.storage
+        ((8,), 100, 'all')
+        >>> layer[3] > 2.0
+        db.activations['layer3'][3] > 2.0
     """
 
     def __init__(self, key: str, view: Callable[[], LayerView]) -> None:
@@ -161,6 +167,12 @@ class Layer:
             neurons: a group, see `highest`.
             score: "sum", "mean", "min", "max" or "l2".
             weights: float (g,), signed; only with "sum".
+
+        Example:
+            >>> layer.score([1, 2], "max")
+            db.activations['layer3'].score([1, 2], 'max')
+            >>> layer.top_k(layer.score([1, 2], "max") - layer[0], k=2).ids.tolist()
+            [40, 39]
         """
         flat = flat_neurons(neurons, self.shape, self._key)
         if score not in SCORES:
@@ -182,6 +194,10 @@ class Layer:
             neurons: a group, see `highest`.
             metric: "l1", "l2" (the root), "linf" or "cosine".
             weights: float (g,), not negative; not with "cosine".
+
+        Example:
+            >>> layer.filter(layer.distance(7, [0, 1]) < 1.5).ids.tolist()
+            [5, 6, 7, 8, 9]
         """
         evaluator = Evaluator()
         leaf, _ = self._distance(self._view(), target, neurons, metric, weights, evaluator)
@@ -256,7 +272,12 @@ class Layer:
             StaleIndexError: the attached model is not the one that was indexed.
 
         Example:
-            >>> layer.highest([3, (7, 1, 2)], k=20, where=db.inputs["label"] == 4)  # doctest: +SKIP
+            >>> layer.highest([3, 5], k=3, where=db.inputs["label"] == 4)
+            Result(3 rows, exact, 0 of 10 inputs inferred)
+              rank  id   score
+                 1  84   20.75
+                 2  24   16.75
+                 3  74  15.875
         """
         options = Options(where, limits, on_progress, explain)
         leaf = self.score(neurons, score, weights=weights)
@@ -306,6 +327,16 @@ class Layer:
 
         Raises:
             As `highest`; KeyError for an unknown key.
+
+        Example:
+            >>> layer.nearest(7, layer.top_neurons(7, 3), k=3)
+            Result(3 rows, exact, 0 of 100 inputs inferred)
+              rank  id    score
+                 1   7        0
+                 2   6  1.95656
+                 3   8  1.95656
+            >>> layer.nearest("07.png", [0, 1], k=3, metric="l1", include_target=False).ids.tolist()
+            [6, 8, 5]
         """
         options = Options(where, limits, on_progress, explain)
         evaluator = Evaluator()
@@ -354,6 +385,10 @@ class Layer:
             limits: as for `highest`.
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
+
+        Example:
+            >>> layer.filter((layer[3] > 9) & (nadb.column("label") == 4)).ids.tolist()
+            [14, 64, 84]
         """
         return filter_inputs(
             self._view(), f"{self._source}.filter", condition, limit, Options(where, limits, on_progress, explain)
@@ -380,6 +415,10 @@ class Layer:
             limits: as for `highest`.
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
+
+        Example:
+            >>> layer.top_k(layer[3] - 2 * layer[7], k=2).scores.tolist()
+            [9.75, 8.875]
         """
         return top_k_inputs(
             self._view(), f"{self._source}.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
@@ -397,6 +436,11 @@ class Layer:
 
         Returns:
             The lower and the upper ends, two float64 (n_indexed,).
+
+        Example:
+            >>> lower, upper = layer.bounds(layer[3] + layer[5])
+            >>> bool((lower <= upper).all()), lower.shape
+            (True, (100,))
         """
         if not isinstance(expression, Expression) or "number" not in expression.kinds:
             raise DtypeError(f"bounds needs an expression such as layer[3] - layer[7], got {shown(expression)}")
@@ -416,6 +460,11 @@ class Layer:
 
         Raises:
             IndexError: an id out of range. NotAttachedError: they are not kept, and nothing is attached.
+
+        Example:
+            >>> layer.values([7, 8], [0, 1])
+            array([[2.625, 3.5  ],
+                   [3.   , 4.   ]], dtype=float32)
         """
         index = self._index
         flat = flat_neurons(neurons, index.info.shape, self._key)
@@ -437,6 +486,10 @@ class Layer:
 
         Returns:
             int64 flat indices, most active first; ties by index.
+
+        Example:
+            >>> layer.top_neurons(7, 3).tolist()
+            [7, 6, 5]
         """
         index = self._index
         count = checked_k(k)
