@@ -1,7 +1,10 @@
 """The database for what a neural network computes: exact queries over activations and masks.
 
 >>> import neuralartifactdb as nadb
->>> db = nadb.open("run.nadb")  # doctest: +SKIP
+>>> with nadb.open("run.nadb") as db:
+...     result = db.index_arrays("feats", features).highest([3, 5], k=3)
+>>> result.ids.tolist()
+[50, 49, 63]
 """
 
 from __future__ import annotations

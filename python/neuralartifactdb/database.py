@@ -85,7 +85,13 @@ def open(
 
 
 class Database:
-    """An open database. A context manager; made by `nadb.open`."""
+    """An open database. A context manager; made by `nadb.open`.
+
+    Example:
+        >>> with nadb.open("run.nadb") as db:
+        ...     list(db.activations), db.n_inputs
+        (['layer3'], 100)
+    """
 
     def __init__(self, directory: DatabaseDirectory, evaluated_bytes: int) -> None:
         self._directory = directory

@@ -44,6 +44,10 @@ class Row:
         id: what the query ranks: an input_id, or a mask_id for a query over masks.
         input_id: the input that it belongs to.
         score: None where the result has no scores; NaN for a NULL, and in a filter for a score that was not needed.
+
+    Example:
+        >>> result[0]
+        Row(id=50, input_id=50, score=24.375)
     """
 
     id: int
@@ -59,6 +63,11 @@ class Verification:
         equal: same ids in the same order and same scores (bit for bit, or within the result's tolerance).
         n_checked: candidates that were evaluated for the check.
         largest_difference: between a returned and a recomputed score; 0.0 where they are equal.
+
+    Example:
+        >>> check = result.verify()
+        >>> check.equal, check.n_checked, check.largest_difference
+        (True, 100, 0.0)
     """
 
     equal: bool
