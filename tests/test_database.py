@@ -72,7 +72,7 @@ def test_what_a_closed_database_left_behind_can_still_be_shown(db_path: Path) ->
     assert "3 rows" in repr(result)
     assert "3 rows" in result._repr_html_()
     for call in (result.to_pandas, result.to_arrow, result.attributes):
-        with pytest.raises(ValueError, match=r"attributes .* closed: open it again.* `ids` and `scores` stay") as caught:
+        with pytest.raises(ValueError, match=r"attributes .* closed: open it again.* `scores` stay") as caught:
             call()
         assert isinstance(caught.value, nadb.Error)
 

@@ -23,7 +23,7 @@ def test_bytes_and_nonsense_are_left_to_the_parser(text: str) -> None:
 
 
 def test_a_collection_of_masks_says_so_too(tmp_path: object) -> None:
-    with nadb.open(f"{tmp_path}/a.nadb") as db, pytest.raises(ValueError, match="storage=0.05"):
+    with nadb.open(f"{tmp_path}/a.nadb") as db, pytest.raises(ValueError, match=r"storage=0\.05"):
         db.create_masks("m", dtype="uint8", storage="0.05")
 
 

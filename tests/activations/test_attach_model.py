@@ -65,7 +65,7 @@ def test_a_new_input_is_a_target(tmp_path: Path, images: torch.Tensor) -> None:
 
 def test_attaching_by_another_name_says_which_there_are(tmp_path: Path, images: torch.Tensor) -> None:
     with nadb.open(tmp_path / "a.nadb") as db:
-        with pytest.raises(KeyError, match="db.index_activations makes one"):
+        with pytest.raises(KeyError, match=r"db\.index_activations makes one"):
             db.attach(make_model(), images)
         db.index_arrays("feats", np.zeros((600, 3), np.float32))
         with pytest.raises(KeyError, match=r"feats \(array\), for attach_array"):
@@ -78,7 +78,7 @@ def test_attaching_by_another_name_says_which_there_are(tmp_path: Path, images: 
             db.attach(make_model(), images, name="e3")
     with nadb.open(tmp_path / "b.nadb") as db:
         db.index_activations(make_model(), images, "3", storage=0.3)
-        with pytest.raises(KeyError, match="no index of a model named 'e1'.*leave name= out"):
+        with pytest.raises(KeyError, match=r"no index of a model named 'e1'.*leave name= out"):
             db.attach(make_model(), images, name="e1")
 
 
