@@ -280,8 +280,8 @@ def mask_histograms(
     """Counts pixels at or above each edge in each cell of a relative grid (design, section 5, "Index").
 
     Cell (i, j) has rows [i*H//grid, (i+1)*H//grid) and columns [j*W//grid, (j+1)*W//grid). The number N of its pixels
-    >= the edge, NaN and `nodata` not counted, is stored as N // s with
-    s = ceil(H/grid) * ceil(W/grid) // 256 + 1: 1 for cells of at most 255 pixels.
+    >= the edge, NaN and `nodata` not counted, is stored as ceil(N / s) with
+    s = max(1, ceil(ceil(H/grid) * ceil(W/grid) / 255)): 1 for cells of at most 255 pixels.
 
     Args:
         masks, dtype, shapes, nodata: As in `check_pixels`.

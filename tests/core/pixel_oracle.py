@@ -97,4 +97,4 @@ def cells_of(shape: tuple[int, int], grid: int) -> list[tuple[slice, slice]]:
 
 def step_of(shape: tuple[int, int], grid: int) -> int:
     """How many pixels one step of a stored byte stands for."""
-    return -(-shape[0] // grid) * -(-shape[1] // grid) // 256 + 1
+    return max(1, -(-(-(-shape[0] // grid) * -(-shape[1] // grid)) // 255))

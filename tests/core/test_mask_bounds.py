@@ -125,7 +125,7 @@ def formula(rows: FourRows, m: int, c: int, area: int, step: int, n_cells: int) 
             every = (row is None) == (which < 2)
             return area if every else 0
         q = int(np.frombuffer(row, np.uint8)[m * n_cells + c])
-        return min(area, q * step + (step - 1 if which in (0, 2) else 0))
+        return min(area, max(0, q * step - (0 if which in (0, 2) else step - 1)))
 
     return max(0, n_pixels(1) - n_pixels(2)), max(0, n_pixels(0) - n_pixels(3))
 

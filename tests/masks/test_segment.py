@@ -63,14 +63,14 @@ def noise(n: int, height: int, width: int, dtype: str = "uint8", seed: int = 0) 
 def plain_histogram(mask: NDArray[Any], edges: tuple[float, ...], grid: int) -> NDArray[np.uint8]:
     """uint8 (B, g*g), counted cell by cell, without nodata."""
     height, width = mask.shape
-    step = -(-height // grid) * -(-width // grid) // 256 + 1
+    step = max(1, -(-(-(-height // grid) * -(-width // grid)) // 255))
     out = np.zeros((len(edges), grid * grid), dtype=np.uint8)
     for b, edge in enumerate(edges):
         for i in range(grid):
             for j in range(grid):
                 rows = slice(i * height // grid, (i + 1) * height // grid)
                 cell = mask[rows, j * width // grid : (j + 1) * width // grid]
-                out[b, i * grid + j] = int((cell.astype(np.float64) >= edge).sum()) // step
+                out[b, i * grid + j] = -(-int((cell.astype(np.float64) >= edge).sum()) // step)
     return out
 
 

@@ -1,9 +1,9 @@
 // Bounds of a count from the rows of a histogram index (design.md, section 5, "Bounds"). A byte q of a cell of area A
-// says that N, the pixels at or above the row's edge, lies in [q * s, min(A, q * s + s - 1)]. With the intervals of N
+// says that N, the pixels at or above the row's edge, lies in [max(0, q * s - s + 1), min(A, q * s)]. With the intervals of N
 // for `low` and `high`, the pixels in range are lo = max(0, Nlow - Nhigh') to hi = max(0, Nlow' - Nhigh); a box that
 // overlaps the cell in o pixels holds max(0, lo - (A - o)) to min(hi, o) of them.
 //
-// Lanes are 16 bits where every q * s + s - 1 fits, else 32; sums are exact in 32 bits, masks having at most 2^30
+// Lanes are 16 bits where every q * s fits, else 32; sums are exact in 32 bits, masks having at most 2^30
 // pixels.
 
 template <class Lane>
@@ -16,10 +16,10 @@ inline Lane above_zero(Lane a) noexcept {
   return a > 0 ? a : Lane(0);
 }
 
-// N at the end of its interval that `slack` names: 0 or s - 1.
+// N at the end of its interval that `slack` names: 0 or s - 1 below it.
 template <class Lane>
 inline Lane pixels_at_or_above(uint8_t q, Lane scale, Lane slack, Lane area) noexcept {
-  return least_of<Lane>(static_cast<Lane>(static_cast<Lane>(q * scale) + slack), area);
+  return least_of<Lane>(above_zero<Lane>(static_cast<Lane>(static_cast<Lane>(q * scale) - slack)), area);
 }
 
 // One mask's cells as bound_masks and bound_cells see them.
@@ -30,7 +30,7 @@ struct OneMask {
         areas(static_cast<const Lane*>(cells->areas) + m * cells->area_stride) {
     for (int r = 0; r < kCellRowCount; ++r) {
       row[r] = rows->rows[r] + m * rows->strides[r];
-      slack[r] = rows->rounded_up[r] ? static_cast<Lane>(scale - 1) : Lane(0);
+      slack[r] = rows->greatest[r] ? Lane(0) : static_cast<Lane>(scale - 1);
     }
   }
 

@@ -65,7 +65,7 @@ enum CellRow { kLowUpper = 0, kLowLower = 1, kHighUpper = 2, kHighLower = 3, kCe
 struct CellRows {
   const uint8_t* rows[kCellRowCount];
   size_t strides[kCellRowCount];   // bytes from one mask's cells to the next one's; 0: all masks alike
-  bool rounded_up[kCellRowCount];  // the greatest N of the byte is meant, not the least
+  bool greatest[kCellRowCount];  // the greatest N of the byte is meant, not the least
   bool any_low;                    // false: every pixel is at or above `low`, its two rows are not read
   bool any_high;                   // false: no pixel is at or above `high`, its two rows are not read
 };

@@ -59,12 +59,12 @@ class KernelRows {
   }
 
  private:
-  void set(CellRow which, const IndexRow& row, bool rounded_up) {
+  void set(CellRow which, const IndexRow& row, bool greatest) {
     const bool stored = row.kind == IndexRow::kStored;
     const bool every = row.kind == IndexRow::kEvery;
     rows_.rows[which] = stored ? row.bytes : every ? ones_.data() : zeros_.data();
     rows_.strides[which] = stored ? n_cells_ : 0;
-    rows_.rounded_up[which] = stored ? rounded_up : every;
+    rows_.greatest[which] = stored ? greatest : every;
   }
 
   std::vector<std::uint8_t> zeros_;

@@ -3,6 +3,7 @@
 // "Index").
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -50,7 +51,7 @@ inline std::int64_t largest_cell(const Shape& shape, std::size_t grid) noexcept 
 
 // s: how many pixels one step of a stored byte stands for; 1, exact, for cells of at most 255 pixels.
 inline std::int32_t count_step(const Shape& shape, std::size_t grid) noexcept {
-  return static_cast<std::int32_t>(largest_cell(shape, grid) / 256 + 1);
+  return static_cast<std::int32_t>(std::max<std::int64_t>(1, (largest_cell(shape, grid) + 254) / 255));
 }
 
 }  // namespace nadb::mask

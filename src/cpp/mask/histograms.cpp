@@ -20,15 +20,21 @@ std::size_t padded_width(std::int32_t width) {
 
 std::size_t most_rows_of(PixelType type) { return type == kPixelU8 ? 255 : 65535; }
 
-// N / s for every N < 2^30 by a multiplication: the error of the factor times N stays below 1 / s.
+// N / s rounded up, for every N <= 255 s < 2^31, by a multiplication: the error of the factor times N stays below 1 / s.
+// Rounded up, a byte of 0 says that there is no pixel: most cells of a saliency map are empty at most edges.
 class Divider {
  public:
-  explicit Divider(std::int32_t step) : factor_((std::uint64_t{1} << 55) / static_cast<std::uint64_t>(step) + 1) {}
+  explicit Divider(std::int32_t step)
+      : factor_((std::uint64_t{1} << 55) / static_cast<std::uint64_t>(step) + 1),
+        rounding_(static_cast<std::uint32_t>(step) - 1) {}
   bool by_one() const { return factor_ == (std::uint64_t{1} << 55) + 1; }
-  std::uint8_t operator()(std::uint32_t n) const { return static_cast<std::uint8_t>((n * factor_) >> 55); }
+  std::uint8_t operator()(std::uint32_t n) const {
+    return static_cast<std::uint8_t>(((n + rounding_) * factor_) >> 55);
+  }
 
  private:
   std::uint64_t factor_;
+  std::uint32_t rounding_;
 };
 
 // The buffers of one thread.
