@@ -1,7 +1,7 @@
 // Bounds of a count from the rows of a histogram index (design.md, section 5, "Bounds"). A byte q of a cell of area A
-// says that N, the pixels at or above the row's edge, lies in [max(0, q * s - s + 1), min(A, q * s)]. With the intervals of N
-// for `low` and `high`, the pixels in range are lo = max(0, Nlow - Nhigh') to hi = max(0, Nlow' - Nhigh); a box that
-// overlaps the cell in o pixels holds max(0, lo - (A - o)) to min(hi, o) of them.
+// says that N, the pixels at or above the row's edge, lies in [max(0, q * s - s + 1), min(A, q * s)]. With the
+// intervals of N for `low` and `high`, the pixels in range are lo = max(0, Nlow - Nhigh') to hi = max(0, Nlow' -
+// Nhigh); a box that overlaps the cell in o pixels holds max(0, lo - (A - o)) to min(hi, o) of them.
 //
 // Lanes are 16 bits where every q * s fits, else 32; sums are exact in 32 bits, masks having at most 2^30
 // pixels.

@@ -20,8 +20,8 @@ std::size_t padded_width(std::int32_t width) {
 
 std::size_t most_rows_of(PixelType type) { return type == kPixelU8 ? 255 : 65535; }
 
-// N / s rounded up, for every N <= 255 s < 2^31, by a multiplication: the error of the factor times N stays below 1 / s.
-// Rounded up, a byte of 0 says that there is no pixel: most cells of a saliency map are empty at most edges.
+// N / s rounded up, for every N <= 255 s < 2^31, by a multiplication: the error of the factor times N stays below 1 /
+// s. Rounded up, a byte of 0 says that there is no pixel: most cells of a saliency map are empty at most edges.
 class Divider {
  public:
   explicit Divider(std::int32_t step)
