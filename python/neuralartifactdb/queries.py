@@ -19,7 +19,7 @@ from neuralartifactdb.limits import Limits
 from neuralartifactdb.results import Result, ResultContext, Verification
 from neuralartifactdb.search import Progress
 
-__all__ = ["Options", "Query", "QueryContext", "checked_k", "checked_limits", "shown"]
+__all__ = ["Options", "Query", "QueryContext", "checked_k", "shown"]
 
 
 class QueryContext(ResultContext, Protocol):

@@ -14,8 +14,9 @@ from capture_models import Mlp, conv_net, images
 from PIL import Image
 from torch import nn
 
+from neuralartifactdb.activations.source import sampled_ids
 from neuralartifactdb.capture import Capture, ModelSource, compare_fingerprints
-from neuralartifactdb.capture.fingerprint import describe_callable, describe_model, hash_value, model_stamp, sampled_ids
+from neuralartifactdb.capture.fingerprint import describe_callable, describe_model, hash_value, model_stamp
 from neuralartifactdb.errors import InvalidValueError
 
 
@@ -278,35 +279,6 @@ def test_callables_have_names():
     assert describe_callable(one) != describe_callable(other)
     assert describe_callable(one).startswith("partial(")
     assert "Capture" in describe_callable(Capture)
-
-
-def test_probes_are_few_and_reproducible():
-    source = source_of()
-    source.calibrate()
-    ids = source.probe_ids()
-    assert 1 <= len(ids) <= 8
-    assert source.probe_ids(5).max() < 5
-    values = source.probe("2", ids, [5, 0, 200])
-    whole = source.capture(["2"], np.arange(100))["2"]
-    np.testing.assert_array_equal(values, whole[ids][:, [5, 0, 200]])
-
-
-def test_a_known_calibration_runs_nothing():
-    source = source_of()
-    assert source.calibration_record() is None
-    source.calibrate()
-    record = json.loads(json.dumps(source.calibration_record()))
-    again = source_of()
-    before = again.rows_run
-    again.calibrate(known=record)
-    assert again.rows_run == before
-    assert again.query_batches == source.query_batches
-    assert again.seconds_per_input == pytest.approx(source.seconds_per_input)
-    for key, value in (("environment", {}), ("build", {"batch": 3})):
-        other = source_of()
-        before = other.rows_run
-        other.calibrate(known={**record, key: value})
-        assert other.rows_run > before
 
 
 def test_an_index_keeps_its_batch_shape():

@@ -45,7 +45,6 @@ def test_every_public_call_leaves_no_trace(net):
             lambda: source.evaluate(["2"], [3, 4, 5]),
             lambda: source.evaluate_items(["2"], [images()[0]]),
             lambda: source.fingerprint("2"),
-            lambda: source.probe("2", source.probe_ids(), [0, 1]),
             lambda: source.prefetch([[1, 2]]),
         ):
             call()

@@ -155,8 +155,7 @@ class LayerIndex:
         if self.source is None:
             raise NotAttachedError(
                 f"the index of {self.key} alone cannot settle {n_open:,} inputs, and nothing is attached that could "
-                f"evaluate "
-                f"them; call {_how_to_attach(self)}"
+                f"evaluate them; call {_how_to_attach(self)}"
             )
         return self.source
 

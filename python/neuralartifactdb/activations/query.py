@@ -20,7 +20,7 @@ from neuralartifactdb.activations.tolerance import leaf_tolerance, widened
 from neuralartifactdb.errors import InvalidValueError, StaleIndexError
 from neuralartifactdb.expressions.evaluate import evaluate
 from neuralartifactdb.expressions.tree import Column, Expression, leaves, scored
-from neuralartifactdb.queries import Options, Query, QueryContext, checked_limits
+from neuralartifactdb.queries import Options, Query, QueryContext
 from neuralartifactdb.results import Plan, Result, Stats
 from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, bounded_search
 from neuralartifactdb.verification import BruteForce
@@ -74,7 +74,6 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
         options: how.
         evaluator: counts what was evaluated on the way here (a target), or None.
     """
-    checked_limits(options.limits)
     evaluator = evaluator or Evaluator()
     indexes = _indexes(view, query.expression)
     n_candidates = min((index.n_indexed for index in indexes.values()), default=view.n_inputs)

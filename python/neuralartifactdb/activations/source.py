@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
 
-__all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values"]
+__all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "sampled_ids"]
 
 #: activations of one layer, (n, M) in compute dtype: a NumPy array, or a device tensor on its way to the encoder
 Values = Any
@@ -185,8 +185,7 @@ class _HostSource:
         if parts != hashes[1::2] + hashes[::2]:
             raise InvalidValueError(
                 "two reads of the same input must give the same activations, and did not: the function is random, or "
-                "depends on "
-                "which ids are asked for together; make it deterministic"
+                "depends on which ids are asked for together; make it deterministic"
             )
         return {**self.describe(), "inputs": {"n": self.n_inputs, "ids": ids, "hashes": hashes}}
 
@@ -343,11 +342,11 @@ class FunctionSource(_HostSource):
         return {"shape": list(info.shape), "dtype": info.dtype, "version": self._fingerprint}
 
 
-def sampled_ids(n_inputs: int) -> list[int]:
-    """At most 16 ids whose activations are hashed: the first, the last, and random ones."""
+def sampled_ids(n_inputs: int, *seed: int) -> list[int]:
+    """At most 16 ids that are hashed: the first, the last, and random ones."""
     if n_inputs <= _SAMPLED_INPUTS:
         return list(range(n_inputs))
-    drawn = np.random.default_rng(n_inputs).choice(n_inputs, _SAMPLED_INPUTS - 2, replace=False)
+    drawn = np.random.default_rng([*seed, n_inputs]).choice(n_inputs, _SAMPLED_INPUTS - 2, replace=False)
     return sorted({0, n_inputs - 1, *drawn.tolist()})
 
 

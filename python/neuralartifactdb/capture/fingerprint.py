@@ -31,14 +31,12 @@ __all__ = [
     "hash_value",
     "model_stamp",
     "same_model",
-    "sampled_ids",
     "tensor_version",
 ]
 
 #: (id, address, version) of each tensor, and the bytes of a few values
 ModelStamp: TypeAlias = "tuple[tuple[tuple[int, int, int], ...], bytes]"
 
-_N_SAMPLED = 16
 _MAX_GROUPS = 24
 #: values of a tensor in a stamp, beside its first and last
 _N_STAMPED = 8
@@ -327,14 +325,6 @@ def _hook_name(hook: Any) -> str:
 
 
 # ---- inputs, comparison ----------------------------------------------------------------------------------------------
-
-
-def sampled_ids(n_inputs: int, seed: int) -> list[int]:
-    """At most 16 ids whose items are hashed: the first, the last, and random ones."""
-    if n_inputs <= _N_SAMPLED:
-        return list(range(n_inputs))
-    drawn = np.random.default_rng([seed, n_inputs]).choice(n_inputs, _N_SAMPLED - 2, replace=False)
-    return sorted({0, n_inputs - 1, *drawn.tolist()})
 
 
 def compare_fingerprints(stored: Mapping[str, Any], current: Mapping[str, Any], *, part: str = "all") -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from neuralartifactdb.activations.source import LayerInfo
+from neuralartifactdb.activations.source import LayerInfo, sampled_ids
 from neuralartifactdb.capture.calibration import Calibration, calibrate, worth_running
 from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
@@ -30,7 +30,6 @@ from neuralartifactdb.capture.fingerprint import (
     hash_value,
     model_stamp,
     same_model,
-    sampled_ids,
 )
 from neuralartifactdb.capture.layers import resolve_layers, unwrap
 from neuralartifactdb.capture.model_state import one_at_a_time, rng_kept
@@ -133,7 +132,6 @@ class ModelSource:
         self._runner.reader.close()
 
     # ---- evaluating
-    # ----------------------------------------------------------------------------------------------------
 
     @property
     def rows_run(self) -> int:
@@ -242,25 +240,16 @@ class ModelSource:
         return wanted
 
     # ---- calibrating
-    # ---------------------------------------------------------------------------------------------------
 
-    def calibrate(self, known: Mapping[str, Any] | None = None, *, budget_s: float = 1.0) -> Calibration:
+    def calibrate(self, *, budget_s: float = 1.0) -> Calibration:
         """Find the batch shapes that queries may use, and how long an input takes in each.
 
         Args:
-            known: what `calibration_record` gave earlier; taken over without running anything if machine, switches and
-                shape agree.
             budget_s: see `calibration.calibrate`.
 
         Raises:
             ValueError: values depend on what else is in the batch.
         """
-        build = self._build_shape()
-        if known is not None and known.get("environment") == self._environment() and known.get("build") == build:
-            shapes = tuple(int(shape) for shape in known["query_batches"])
-            seconds = {int(shape): float(s) for shape, s in known["seconds_per_input"].items()}
-            self._calibration = Calibration(shapes, seconds, dict.fromkeys(self.layers))
-            return self._calibration
         rng = np.random.default_rng([self._capture.seed, self.n_inputs, 3])
         n_pool = min(self.n_inputs, self.build_batch + _N_PROBES)
         pool = (
@@ -282,34 +271,12 @@ class ModelSource:
         self._calibration = replace(found, query_batches=shapes, seconds_per_input=seconds)
         return self._calibration
 
-    def calibration_record(self) -> dict[str, Any] | None:
-        """The calibration as JSON values for `calibrate(known=...)`; None if there is none or bits do not reproduce."""
-        found = self._calibration
-        if found is None or any(tolerance is not None for tolerance in found.tolerance.values()):
-            return None
-        return {
-            "environment": self._environment(),
-            "build": self._build_shape(),
-            "query_batches": list(found.query_batches),
-            "seconds_per_input": {str(shape): seconds for shape, seconds in found.seconds_per_input.items()},
-        }
-
     def tolerance(self, layer: str) -> NDArray[np.float64] | None:
         """Per neuron, how far a re-evaluated value may lie from the indexed one; None if bits reproduce."""
         self._infos([layer])
         return None if self._calibration is None else self._calibration.tolerance[layer]
 
-    def probe_ids(self, n: int | None = None) -> NDArray[np.int64]:
-        """At most 8 of the first `n` inputs (default all), whose stored values `attach` compares with `probe`."""
-        sampled = sampled_ids(self.n_inputs if n is None else min(n, self.n_inputs), self._capture.seed)
-        return np.asarray(sampled[:: max(1, -(-len(sampled) // _N_PROBES))], dtype=np.int64)
-
-    def probe(self, layer: str, ids: Any, neurons: Any) -> NDArray[Any]:
-        """Exact activations (len(ids), len(neurons)) in compute dtype, run as a query would."""
-        return np.ascontiguousarray(self.evaluate([layer], ids)[layer][:, np.asarray(neurons, dtype=np.int64)])
-
     # ---- fingerprints
-    # --------------------------------------------------------------------------------------------------
 
     def fingerprint(self, layer: str, *, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What must be the same for stored activations to be this source's, as JSON values; see `compare_fingerprints`.

@@ -22,7 +22,7 @@ from neuralartifactdb.masks.group_brute_force import GroupBruteForce
 from neuralartifactdb.masks.group_candidates import GroupCandidates, GroupValues, checked_group_leaves
 from neuralartifactdb.masks.group_members import grouped
 from neuralartifactdb.masks.query import admitted, restricted, warn_of_thresholds
-from neuralartifactdb.queries import Options, Query, checked_k, checked_limits, shown
+from neuralartifactdb.queries import Options, Query, checked_k, shown
 from neuralartifactdb.results import Plan, Result, Stats
 from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, Progress, bounded_search
 
@@ -168,7 +168,6 @@ class Groups:
         return self._run(query, Options(where, limits, on_progress, explain))
 
     def _run(self, query: Query, options: Options) -> Result | Plan:
-        checked_limits(options.limits)
         found = checked_group_leaves(query.expression, self._by)
         database = self._database()
         view = database.masks(self._name)

@@ -18,7 +18,7 @@ from neuralartifactdb.masks.context import MaskContext, MaskDatabaseView, mask_d
 from neuralartifactdb.masks.counts import warn_of_excluded_maxima
 from neuralartifactdb.masks.regions import OtherMask
 from neuralartifactdb.masks.view import MaskView
-from neuralartifactdb.queries import Options, Query, checked_k, checked_limits, shown
+from neuralartifactdb.queries import Options, Query, checked_k, shown
 from neuralartifactdb.results import Plan, Result, Stats
 from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, bounded_search
 from neuralartifactdb.where import ids_where
@@ -166,7 +166,6 @@ def warn_of_thresholds(database: MaskDatabaseView, view: MaskView, *expressions:
 
 def _run(database: MaskDatabaseView, name: str, query: Query, options: Options) -> Result | Plan:
     """Answer a query exactly (or within its limits), or say what that would take."""
-    checked_limits(options.limits)
     view = database.masks(name)
     warn_of_thresholds(database, view, query.expression)
     bytes_before = database.bytes_read
