@@ -14,12 +14,15 @@ import neuralartifactdb as nadb
 from neuralartifactdb import cli
 from neuralartifactdb.demo import DATABASE_NAME, PAGE_NAME, Demo, run_demo
 from neuralartifactdb.demo.figures import bounds_figure, digit_picture, probability_bars, proportion_bar
+from neuralartifactdb.demo.masks_prepare import MARKED_WEIGHTS_NAME
+from neuralartifactdb.demo.masks_walk import MasksWalk
 from neuralartifactdb.demo.network import LAYERS
 from neuralartifactdb.demo.prepare import WEIGHTS_NAME
 from neuralartifactdb.demo.walk import Intervals
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
+pytest.importorskip("captum")
 
 SMALL = {"n_inputs": 600, "epochs": 1}
 
@@ -100,9 +103,11 @@ def test_the_second_run_reuses_weights_and_database(first):
     weights = (demo.page.parent / WEIGHTS_NAME).read_bytes()
     again = run_demo(demo.page.parent, **SMALL, say=again_said.append)
     assert again.walk.prepared.reused == {"network", "database"}
-    assert demo.walk.prepared.reused == set()
+    assert again.looks.prepared.reused == {"network", "masks"}
+    assert demo.walk.prepared.reused == demo.looks.prepared.reused == set()
     assert (demo.page.parent / WEIGHTS_NAME).read_bytes() == weights
-    for before, after in zip(demo.walk.steps, again.walk.steps, strict=True):
+    assert len(demo.steps) == len(again.steps) == 10
+    for before, after in zip(demo.steps, again.steps, strict=True):
         assert before.result == after.result
     assert any("as trained before" in line for line in again_said)
     assert any("as indexed before" in line for line in again_said)
@@ -113,12 +118,16 @@ def test_other_settings_and_damaged_weights_start_anew(tmp_path):
     out = tmp_path / "out"
     tiny = {"n_inputs": 250, "epochs": 1}
     run_demo(out, **tiny)
-    stored = run_demo(out, **tiny, storage=0.4).walk.prepared
-    assert stored.reused == {"network"}
+    stored = run_demo(out, **tiny, storage=0.4)
+    assert stored.walk.prepared.reused == {"network"}
+    assert stored.looks.prepared.reused == {"network", "masks"}
     assert _of_layers(out, "storage") == {0.4}
     (out / WEIGHTS_NAME).write_bytes(b"not weights")
     fewer = run_demo(out, n_inputs=220, epochs=1)
-    assert fewer.walk.prepared.reused == set()
+    assert fewer.walk.prepared.reused == fewer.looks.prepared.reused == set()
+    (out / MARKED_WEIGHTS_NAME).write_bytes(b"not weights")
+    trained = run_demo(out, n_inputs=220, epochs=1)
+    assert trained.looks.prepared.reused == {"masks"}  # the same weights again, so the same maps
     assert fewer.all_equal
     assert _of_layers(out, "n_indexed") == {220}
 
@@ -176,12 +185,17 @@ def test_the_page_shows_questions_pictures_and_receipts(first):
     for name, step in walk.nearest.items():
         assert f'db.activations["{name}"]' in plain.replace("&quot;", '"')
         assert all(f"#{i}" in plain for i in step.result.ids.tolist())
+    looks = demo.looks
+    for step in (looks.worst, looks.apart):
+        assert all(f"#{looks.prepared.pictures.ids[i]}" in plain for i in looks.positions(step)[:12])
+    assert "Was it the mark?" in plain
+    assert "Wrong in silence" in plain
     shown = sum(len(step.result) for step in walk.steps[1:])
     page = Page()
     page.feed(text)
     assert page.n_pictures >= shown + 5
-    assert plain.count("verified") >= 6
-    assert plain.count("equal") >= 6
+    assert plain.count("verified") >= 10
+    assert plain.count("equal") >= 10
 
 
 def test_the_page_of_a_network_that_errs_nowhere(first):
@@ -197,13 +211,21 @@ def test_the_page_of_a_network_that_errs_nowhere(first):
                 target=right,
                 misread=dataclasses.replace(walk.misread, result=nothing),
                 prepared=dataclasses.replace(walk.prepared, db=db),
-            )
+            ),
+            _with_masks(first[0], db),
         )
     plain = re.sub(r"<[^>]+>", "", text)
     assert "What does the network see in this" in plain
     assert "The network misreads no input" in plain
     assert "as it is written" not in plain
     assert "nan" not in plain.lower().replace("explanation", "")
+
+
+def _with_masks(demo: Demo, db: nadb.Database) -> MasksWalk:
+    """The second walk of a demo whose database is closed, over the same maps in an open one."""
+    return dataclasses.replace(
+        demo.looks, prepared=dataclasses.replace(demo.looks.prepared, masks=db.masks["saliency"])
+    )
 
 
 def test_the_target_is_the_surest_mistake_on_an_unseen_scan(first):
@@ -240,8 +262,8 @@ def test_the_printed_table_and_the_exit_code(first, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert err == "network   as trained before\n"
     lines = out.strip().splitlines()
-    assert lines[0].split()[:3] == ["question", "inputs", "inferred"]
-    assert sum(line.endswith("equal") for line in lines) == 6
+    assert lines[0].split()[:3] == ["question", "run", "or"]
+    assert sum(line.endswith("equal") for line in lines) == 10
     assert str(demo.page) in out
     del asked[0]["say"]
     assert asked == [{"out": "x", "n_inputs": 600, "epochs": 1, "storage": 0.3, "seed": 4}]

@@ -1,6 +1,6 @@
 """The demo: a real dataset, a small network, and a walk through the questions that the database answers.
 
-`run_demo` is what `nadb demo` and `make demo` call. (Issue 2: the demo.)
+`run_demo` is what `nadb demo` and `make demo` call. (Issues 2 and 3: the demo.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from neuralartifactdb.demo.prepare import DATABASE_NAME, Settings, one_thread, p
 from neuralartifactdb.results import format_seconds
 
 if TYPE_CHECKING:
-    from neuralartifactdb.demo.walk import Walk
+    from neuralartifactdb.demo.masks_walk import MasksWalk
+    from neuralartifactdb.demo.walk import Step, Walk
 
 __all__ = ["PAGE_NAME", "Demo", "run_demo"]
 
@@ -27,19 +28,26 @@ class Demo:
     """What the demo found and wrote.
 
     Attributes:
-        walk: the questions and answers; its database is closed.
+        walk: the questions about activations and their answers; its database is closed.
+        looks: those about masks.
         page: the HTML page.
         database: the database's directory.
     """
 
     walk: Walk
+    looks: MasksWalk
     page: Path
     database: Path
 
     @property
     def all_equal(self) -> bool:
         """Whether every answer equals brute force."""
-        return self.walk.all_equal
+        return self.walk.all_equal and self.looks.all_equal
+
+    @property
+    def steps(self) -> list[Step]:
+        """All questions."""
+        return [*self.walk.steps, *self.looks.steps]
 
     def to_text(self) -> str:
         """A table of the questions and what each cost, and where to look."""
@@ -55,9 +63,9 @@ class Demo:
                 "-" if step.recompute_seconds is None else f"{step.recompute_seconds / step.seconds:,.0f}x",
                 "equal" if step.verification.equal else "DIFFERS",
             ]
-            for step in self.walk.steps
+            for step in self.steps
         ]
-        columns = ["question", "inputs inferred", "of", "time", "recomputing all", "faster", "verified"]
+        columns = ["question", "run or read", "of", "time", "all of them", "faster", "verified"]
         right = [False, True, True, True, True, True, False]
         table = aligned_table(columns, rows, right=right)
         return f"\n{table}\npage      {self.page}\ndatabase  {self.database} (nadb info {self.database})\n"
@@ -83,9 +91,11 @@ def run_demo(
         say: told in words what is being done.
 
     Raises:
-        ExtraMissingError: torch or scikit-learn is not installed.
+        ExtraMissingError: torch, scikit-learn or captum is not installed.
         OSError: the folder cannot be written.
     """
+    from neuralartifactdb.demo.masks_prepare import prepare_masks
+    from neuralartifactdb.demo.masks_walk import walk_masks
     from neuralartifactdb.demo.report import write_report
     from neuralartifactdb.demo.walk import walk
 
@@ -94,5 +104,6 @@ def run_demo(
         prepared = prepare(folder, Settings(n_inputs, epochs, storage, seed), say=say)
         with prepared.db:
             found = walk(prepared, say=say)
-            page = write_report(found, folder / PAGE_NAME)
-    return Demo(found, page, folder / DATABASE_NAME)
+            looks = walk_masks(prepared, prepare_masks(folder, prepared, say=say), say=say)
+            page = write_report(found, looks, folder / PAGE_NAME)
+    return Demo(found, looks, page, folder / DATABASE_NAME)

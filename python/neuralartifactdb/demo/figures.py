@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from neuralartifactdb.demo.walk import Intervals
 
-__all__ = ["STYLE", "bounds_figure", "digit_picture", "probability_bars", "proportion_bar"]
+__all__ = ["STYLE", "bounds_figure", "comparison_bars", "digit_picture", "probability_bars", "proportion_bar"]
 
 STYLE = """\
 .nadb .hero{display:grid;grid-template-columns:232px minmax(0,1fr);gap:34px;align-items:center;margin-top:22px}
@@ -58,7 +58,20 @@ STYLE = """\
 .nadb .bounds .axis{stroke:var(--line);stroke-width:1}
 .nadb td .line{white-space:nowrap}
 .nadb .bounds text{font:12.5px var(--sans);fill:var(--soft)}.nadb .bounds text.strong{fill:var(--ink);font-weight:600}
-@media (max-width:640px){.nadb .hero{grid-template-columns:1fr;gap:20px}.nadb .hero figure{max-width:200px;margin:0 auto;width:100%}
+.nadb .compare{display:grid;gap:16px;margin:22px 0 20px;max-width:680px}
+.nadb .compare>div{display:grid;grid-template-columns:13em minmax(0,1fr);gap:4px 16px;align-items:center;font-size:13.5px}
+.nadb .compare .lines{display:grid;gap:5px}
+.nadb .compare .lines>span{display:grid;grid-template-columns:minmax(0,1fr) 3.6em;gap:10px;align-items:center;font-variant-numeric:tabular-nums}
+.nadb .compare .track{height:11px;border-radius:6px;background:var(--well);overflow:hidden;display:block}
+.nadb .compare i{display:block;height:100%;border-radius:6px;background:var(--accent)}
+.nadb .compare .s0 i{background:var(--soft)}.nadb .compare .share{text-align:right;font-weight:600}
+.nadb .key i.s0{background:var(--soft);border-color:var(--soft)}.nadb .key i.s1{background:var(--accent);border-color:var(--accent)}
+.nadb .key i.heat{border:0;background:linear-gradient(90deg,#b01c0c,#ff8a2c,#ffd654)}.nadb .key i.box{background:#333;border:2px solid #fff;border-radius:2px;box-shadow:0 0 0 1px var(--line)}
+.nadb .gallery.pairs{grid-template-columns:repeat(auto-fill,minmax(200px,1fr))}
+.nadb .gallery.pairs .view{aspect-ratio:2/1}
+.nadb .pair{display:grid;grid-template-columns:1fr 1fr;gap:3px;width:100%;background:var(--card)}
+.nadb .legend{max-width:none}
+@media (max-width:640px){.nadb .compare>div{grid-template-columns:1fr}.nadb .hero{grid-template-columns:1fr;gap:20px}.nadb .hero figure{max-width:200px;margin:0 auto;width:100%}
 .nadb .turns>div{grid-template-columns:1fr auto;gap:6px 10px}.nadb .turns .mix{grid-column:1/3;grid-row:2}.nadb .mix{gap:2px}
 .nadb .mix i{height:24px;font-size:11px;line-height:24px;border-radius:3px}.nadb .key{margin-right:14px}}
 """
@@ -105,6 +118,30 @@ def proportion_bar(labels: NDArray[np.int64], label: int, predicted: int) -> Htm
         f'<i class="{"p" if digit == predicted else "l" if digit == label else "o"}">{digit}</i>' for digit in order
     )
     return Html(f'<div class="mix">{squares}</div>')
+
+
+def comparison_bars(rows: Sequence[tuple[str, Sequence[float]]], series: Sequence[str]) -> Html:
+    """Shares as bars, one row for each thing and in it one bar for each series; NaN has none.
+
+    Args:
+        rows: (name, shares in [0, 1], one for each series).
+        series: their names; a legend is drawn if there are several.
+    """
+    parts = []
+    for name, shares in rows:
+        lines = ""
+        for position, share in enumerate(shares):
+            css = "s0" if len(series) > 1 and position == 0 else "s1"
+            known = not np.isnan(share)
+            width = f"{max(float(share), 0.004):.2%}" if known else "0"
+            value = f"{float(share):.1%}".replace("100.0%", "100%") if known else "–"
+            lines += f'<span class="{css}"><span class="track"><i style="width:{width}"></i></span><span class="share">{value}</span></span>'
+        parts.append(f'<div><span>{html.text(name)}</span><span class="lines">{lines}</span></div>')
+    keys = "".join(
+        f'<span class="key"><i class="s{min(i, 1)}"></i>{html.text(name)}</span>' for i, name in enumerate(series)
+    )
+    legend = f'<p class="note">{keys}</p>' if len(series) > 1 else ""
+    return Html(f'<div class="compare">{"".join(parts)}</div>{legend}')
 
 
 def bounds_figure(found: Intervals, *, n_shown: int = 150) -> Html:

@@ -19,7 +19,8 @@ import numpy as np
 
 import neuralartifactdb
 from neuralartifactdb.demo.digits import Digits, digits
-from neuralartifactdb.demo.network import LAYERS, Prediction, build_network, predict, train_network
+from neuralartifactdb.demo.network import LAYERS, Prediction, predict, train_network
+from neuralartifactdb.demo.weights import load_weights, save_weights
 from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.results import format_seconds
@@ -33,7 +34,6 @@ __all__ = ["DATABASE_NAME", "WEIGHTS_NAME", "Prepared", "Settings", "one_thread"
 
 DATABASE_NAME = "digits.nadb"
 WEIGHTS_NAME = "network.npz"
-_SETTINGS = "__settings__"
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ def prepare(folder: str | os.PathLike[str], settings: Settings, *, say: Callable
     seconds["digits"] = time.perf_counter() - start
     say(f"digits    {len(data):,} inputs of 32 x 32 out of 1,797 real scans, {format_seconds(seconds['digits'])}")
 
-    network = _load(out / WEIGHTS_NAME, settings)
+    network = load_weights(out / WEIGHTS_NAME, settings.of_weights)
     if network is None:
         trained = train_network(data, seed=settings.seed, epochs=settings.epochs)
         network, seconds["training"] = trained.network, trained.seconds
-        _save(out / WEIGHTS_NAME, network, settings)
+        save_weights(out / WEIGHTS_NAME, network, settings.of_weights)
     else:
         reused.add("network")
     start = time.perf_counter()
@@ -174,6 +174,8 @@ def _index(
     """Attributes and indexes; True if all was there. `fresh`: the weights are new, what is there is not theirs."""
     if fresh:
         _drop(db)
+        for name in list(db.masks):  # maps of the network that was, of inputs that there may be no more
+            del db.masks[name]
     columns = {"label": data.labels, "predicted": prediction.labels, "held_out": data.held_out, "scan": data.scans}
     if any(name not in db.inputs or not np.array_equal(db.inputs[name], values) for name, values in columns.items()):
         db.set_inputs(columns, replace=True)
@@ -196,35 +198,3 @@ def _is_complete(layer: Any) -> bool:
 def _drop(db: Database) -> None:
     for key in list(db.activations):
         del db.activations[key]
-
-
-def _save(path: Path, network: torch.nn.Sequential, settings: Settings) -> None:
-    """Weights as plain arrays; the file gets its name when it is whole."""
-    arrays: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-    arrays[_SETTINGS] = np.array(settings.of_weights)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load(path: Path, settings: Settings) -> torch.nn.Sequential | None:
-    """The network as saved, or None if there is none that was trained with these settings."""
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            arrays = dict(held)
-    except (OSError, ValueError, EOFError):
-        return None
-    if str(arrays.pop(_SETTINGS, "")) != settings.of_weights:
-        return None
-    network = build_network(seed=settings.seed)
-    import torch
-
-    try:
-        network.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
-    except (RuntimeError, TypeError):
-        return None
-    return network.eval()

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from neuralartifactdb.demo.figures import STYLE, bounds_figure, digit_picture, probability_bars, proportion_bar
+from neuralartifactdb.demo.masks_report import loading_words, masks_sections
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.results import format_seconds
 from neuralartifactdb.viz import html
 from neuralartifactdb.viz.html import Card, Html
 
 if TYPE_CHECKING:
+    from neuralartifactdb.demo.masks_walk import MasksWalk
     from neuralartifactdb.demo.walk import Group, Step, Walk
 
 __all__ = ["report_page", "write_report"]
@@ -27,15 +29,15 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 _MISREAD_SHOWN = 28
 
 
-def write_report(walk: Walk, path: Path) -> Path:
+def write_report(walk: Walk, looks: MasksWalk, path: Path) -> Path:
     """Write the page; an existing file is replaced at once or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(report_page(walk), encoding="utf-8")
+    temporary.write_text(report_page(walk, looks), encoding="utf-8")
     temporary.replace(path)
     return path
 
 
-def report_page(walk: Walk) -> str:
+def report_page(walk: Walk, looks: MasksWalk) -> str:
     """The whole document."""
     n = len(walk.prepared.data)
     title = f"Why does the network read this {walk.label} as a {walk.predicted}?"
@@ -52,15 +54,17 @@ def report_page(walk: Walk) -> str:
             _excited(walk),
             _same_label(walk),
             _idea(walk),
-            _receipts(walk),
+            *masks_sections(looks),
+            _receipts(walk, looks),
             _next(walk),
         ],
         subtitle=(
             "A small network learned to read handwritten digits. To find out why it errs, we ask its inner layers: "
-            f"which of {n:,} other inputs look like this one to you? NeuralArtifactDB answers exactly, without running "
-            "the network on all of them."
+            f"which of {n:,} other inputs look like this one to you? Then we ask {len(looks.prepared.masks):,} "
+            "saliency maps where a second network looks, one that learned a shortcut. NeuralArtifactDB answers "
+            "exactly, without running a network on all inputs or reading all maps."
         ),
-        top_facts=_facts(walk),
+        top_facts=_facts(walk, looks),
         footer=(
             "Written by nadb demo. The digits are the 1,797 real scans that come with scikit-learn, turned, shifted "
             "and scaled. This page works offline."
@@ -68,7 +72,7 @@ def report_page(walk: Walk) -> str:
     )
 
 
-def _facts(walk: Walk) -> list[tuple[str, str]]:
+def _facts(walk: Walk, looks: MasksWalk) -> list[tuple[str, str]]:
     prepared = walk.prepared
     layers = list(prepared.db.activations.values())
     n_bytes = sum(layer.nbytes for layer in layers)
@@ -76,10 +80,12 @@ def _facts(walk: Walk) -> list[tuple[str, str]]:
     asked = [step for step in walk.steps if step.recompute_seconds is not None]
     inferred = sum(step.result.stats.evaluated for step in asked) / len(asked)
     faster = sum(step.recompute_seconds or 0.0 for step in asked) / max(sum(step.seconds for step in asked), 1e-9)
+    read = sum(step.result.stats.evaluated for step in looks.steps) / len(looks.steps)
     return [
         ("of unseen digits read rightly", f"{prepared.accuracy:.1%}"),
         (f"inputs run per question, of {len(prepared.data):,}", f"{inferred:.0f}"),
         ("faster than running all", f"{faster:,.0f}×"),
+        (f"maps read per question, of {len(looks.prepared.masks):,}", f"{read:.0f}"),
         (f"index, {n_bytes / full:.0%} of the activations", format_bytes(n_bytes)),
     ]
 
@@ -244,9 +250,9 @@ def _idea(walk: Walk) -> Html:
     )
 
 
-def _receipts(walk: Walk) -> Html:
+def _receipts(walk: Walk, looks: MasksWalk) -> Html:
     rows = []
-    for step in walk.steps:
+    for step in [*walk.steps, *looks.steps]:
         other, stats = step.recompute_seconds, step.result.stats
         rows.append(
             [
@@ -262,12 +268,13 @@ def _receipts(walk: Walk) -> Html:
     return html.section(
         "What each answer cost",
         html.table(
-            ["question", "inputs run", "of", "time", "running all", "faster", "checked"],
+            ["question", "run or read", "of", "time", "all of them", "faster", "checked"],
             rows,
         ),
         html.paragraph(
             "Checked: the same question answered by brute force gives the same inputs, in the same order, with the "
-            "same scores. Running all: plain forward passes up to the layer in batches of 256. Both on one thread.",
+            "same scores. All of them, for activations: plain forward passes up to the layer in batches of 256, on one "
+            f"thread. {loading_words(looks)}",
             note=True,
         ),
         eyebrow="The receipts",

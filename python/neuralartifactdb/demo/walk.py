@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from neuralartifactdb.demo.prepare import Prepared
 
-__all__ = ["Group", "Intervals", "Step", "Walk", "walk"]
+__all__ = ["Group", "Intervals", "Step", "Walk", "ask", "walk"]
 
 GROUP_SIZE = 3
 K = 20
@@ -153,7 +153,7 @@ def walk(prepared: Prepared, *, say: Callable[[str], object]) -> Walk:
     brute = Recompute(prepared.network, data.images)
     everything = np.arange(len(data), dtype=np.int64)
 
-    misread = _ask(
+    misread = ask(
         "misread inputs", lambda: db.filter(neuralartifactdb.column("predicted") != neuralartifactdb.column("label"))
     )
     target = _choose(prepared, misread.result.ids)
@@ -166,7 +166,7 @@ def walk(prepared: Prepared, *, say: Callable[[str], object]) -> Walk:
         layer = db.activations[name]
         neurons = layer.top_neurons(target, GROUP_SIZE)
         groups[name] = group = Group(name, layer.shape, neurons, layer.values(target, neurons))
-        nearest[name] = _ask(
+        nearest[name] = ask(
             f"nearest to {target} in {name}",
             partial(layer.nearest, target, neurons, k=K, include_target=False),
             partial(brute.nearest, name, group.values, neurons, K, others),
@@ -174,14 +174,14 @@ def walk(prepared: Prepared, *, say: Callable[[str], object]) -> Walk:
     last = list(LAYERS)[-1]
     layer, group = db.activations[last], groups[last]
     intervals = _intervals(prepared, group, target, nearest[last].result)
-    excited = _ask(
+    excited = ask(
         f"highest in {last}",
         lambda: layer.highest(group.neurons, k=K),
         lambda: brute.highest(last, group.neurons, K, everything),
     )
     label = int(data.labels[target])
     same = np.flatnonzero(data.labels == label)
-    same_label = _ask(
+    same_label = ask(
         f"nearest in {last} where label = {label}",
         lambda: layer.nearest(
             target, group.neurons, k=K_SAME_LABEL, include_target=False, where=db.inputs["label"] == label
@@ -191,12 +191,12 @@ def walk(prepared: Prepared, *, say: Callable[[str], object]) -> Walk:
     return Walk(prepared, target, misread, groups, nearest, excited, same_label, intervals)
 
 
-def _ask(
+def ask(
     name: str,
     question: Callable[[], Result | Plan],
     recompute: Callable[[], tuple[NDArray[np.int64], float]] | None = None,
 ) -> Step:
-    """Answer, time, recompute and verify."""
+    """One question as a `Step`: answered, timed, answered the other way, verified."""
     start = time.perf_counter()
     result = question()
     seconds = time.perf_counter() - start

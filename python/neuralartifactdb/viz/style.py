@@ -46,6 +46,12 @@ color:var(--ink);font:15px/1.55 var(--sans);-webkit-font-smoothing:antialiased;t
 .nadb .gallery:not(.wide) .view{aspect-ratio:1}
 .nadb .card img{display:block;width:100%;height:100%;object-fit:contain}
 .nadb img.small{image-rendering:pixelated}
+.nadb .overlay{display:block;position:relative;width:100%;aspect-ratio:1;overflow:hidden;background:#000}
+.nadb .overlay>span{position:absolute;inset:0}
+.nadb .overlay img{position:absolute;inset:0;width:100%;height:100%;object-fit:fill}.nadb .overlay img:first-child{filter:brightness(.62)}
+.nadb .overlay img.heat{image-rendering:auto}
+.nadb .overlay .frame{position:absolute;border:1.5px solid #fff;border-radius:2px;box-shadow:0 0 0 1px #0008,inset 0 0 0 1px #0005}
+.nadb .overlay .frame.dashed{border-style:dashed;border-color:#7fe3ff}
 .nadb .card .rank{position:absolute;z-index:1;top:6px;left:6px;font-size:11px;line-height:1;font-weight:650;padding:4px 6px;border-radius:6px;background:#111215b8;color:#fff;font-variant-numeric:tabular-nums}
 .nadb .card figcaption{margin-top:8px;font-size:12.5px;line-height:1.4;overflow-wrap:anywhere}
 .nadb .card .title{display:flex;justify-content:space-between;gap:6px;font-weight:620;font-variant-numeric:tabular-nums}
