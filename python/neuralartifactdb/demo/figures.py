@@ -67,8 +67,8 @@ STYLE = """\
 .nadb .compare .s0 i{background:var(--soft)}.nadb .compare .share{text-align:right;font-weight:600}
 .nadb .key i.s0{background:var(--soft);border-color:var(--soft)}.nadb .key i.s1{background:var(--accent);border-color:var(--accent)}
 .nadb .key i.heat{border:0;background:linear-gradient(90deg,#b01c0c,#ff8a2c,#ffd654)}.nadb .key i.box{background:#333;border:2px solid #fff;border-radius:2px;box-shadow:0 0 0 1px var(--line)}
-.nadb .gallery.pairs{grid-template-columns:repeat(auto-fill,minmax(200px,1fr))}
-.nadb .gallery.pairs .view{aspect-ratio:2/1}
+.nadb .pairs .gallery{grid-template-columns:repeat(auto-fill,minmax(200px,1fr))}
+.nadb .pairs .gallery .view{aspect-ratio:2/1}
 .nadb .pair{display:grid;grid-template-columns:1fr 1fr;gap:3px;width:100%;background:var(--card)}
 .nadb .legend{max-width:none}
 @media (max-width:640px){.nadb .compare>div{grid-template-columns:1fr}.nadb .hero{grid-template-columns:1fr;gap:20px}.nadb .hero figure{max-width:200px;margin:0 auto;width:100%}

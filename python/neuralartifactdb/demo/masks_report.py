@@ -1,4 +1,4 @@
-"""The second walk as sections of the page: the shortcut, the maps that give it away, the proof, and a wrong answer.
+"""The second walk as sections of the page: the shortcut, and the maps that give it away; `masks_proof` has the rest.
 
 Made like the rest of `report`: every sentence is computed from the answers, and an empty one is told as such.
 (Issue 3: the demo grows.)
@@ -6,40 +6,38 @@ Made like the rest of `report`: every sentence is computed from the answers, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuralartifactdb.demo.figures import comparison_bars, digit_picture
+from neuralartifactdb.demo.masks_cards import map_card, map_over_digit, map_receipt
 from neuralartifactdb.demo.masks_prepare import COLLECTION, MODELS
-from neuralartifactdb.demo.masks_walk import CORNER, HIGH, MORE_THAN, N_WORST, THRESHOLD
-from neuralartifactdb.demo.paper_bounds import CELL
-from neuralartifactdb.demo.saliency import ENLARGED, SIDE
+from neuralartifactdb.demo.masks_proof import mark_section, silence_section
+from neuralartifactdb.demo.masks_walk import HIGH, N_WORST, THRESHOLD
+from neuralartifactdb.demo.saliency import SIDE
 from neuralartifactdb.demo.spurious import DIGIT, MARK
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.results import format_seconds
 from neuralartifactdb.viz import html
 from neuralartifactdb.viz.html import Card, Html
-from neuralartifactdb.viz.overlay import overlay
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuralartifactdb.demo.masks_walk import MasksWalk
-    from neuralartifactdb.demo.walk import Step
 
 __all__ = ["loading_words", "masks_sections"]
 
 _SHOWN = 28
 _SHOWN_PAIRS = 12
-_SHOWN_LOST = 14
 _INSIDE = f'nadb.count(nadb.box("digit"), low={HIGH}) / nadb.count(nadb.whole, low={HIGH})'
 
 
 def masks_sections(walk: MasksWalk) -> list[Html]:
     """The sections, in order."""
-    return [_shortcut(walk), _outside(walk), _worst(walk), _apart(walk), _mark(walk), _silence(walk)]
+    return [_shortcut(walk), _outside(walk), _worst(walk), _apart(walk), mark_section(walk), silence_section(walk)]
 
 
 def _shortcut(walk: MasksWalk) -> Html:
@@ -105,9 +103,9 @@ def _outside(walk: MasksWalk) -> Html:
     return html.section(
         f"Where does a network not look at the digit? In {len(ids):,} of {len(walk.prepared.masks):,} maps",
         html.code(f"inside = {_INSIDE}\nmasks.filter(inside < {THRESHOLD})"),
-        html.gallery([_card(walk, i) for i in shown.tolist()]) if len(shown) else html.paragraph("None."),
+        html.gallery([map_card(walk, i) for i in shown.tolist()]) if len(shown) else html.paragraph("None."),
         _legend(),
-        _receipt(walk.outside),
+        map_receipt(walk.outside),
         lead=lead + more,
         eyebrow="Masks · Question 1",
     )
@@ -119,14 +117,14 @@ def _worst(walk: MasksWalk) -> Html:
     assert scores is not None
     shares = ["–" if np.isnan(score) else f"{score:.0%}" for score in scores.tolist()]
     cards = [
-        _card(walk, mask_id, rank=rank, score=share)
+        replace(map_card(walk, mask_id, score=share), rank=rank)
         for rank, (mask_id, share) in enumerate(zip(step.result.ids.tolist(), shares, strict=True), start=1)
     ]
     return html.section(
         f"The {len(cards)} that look away most",
         html.code(f"masks.top_k(inside, k={N_WORST}, largest=False)"),
         html.gallery(cards),
-        _receipt(step),
+        map_receipt(step),
         lead=(
             "The same share as a ranking. The number is how much of what matters lies in the digit's box."
             f"{_zeros(scores)}"
@@ -142,7 +140,7 @@ def _apart(walk: MasksWalk) -> Html:
     cards = []
     positions = walk.positions(step)[:_SHOWN_PAIRS].tolist()
     for rank, (position, score) in enumerate(zip(positions, step.result.scores.tolist(), strict=False), start=1):
-        pair = "".join(_overlay(walk, model * n + position) for model in range(len(MODELS)))
+        pair = "".join(map_over_digit(walk, model * n + position) for model in range(len(MODELS)))
         reads = " and ".join(str(int(walk.prepared.predictions[name].labels[position])) for name in MODELS)
         lines = [f"#{pictures.ids[position]}, a {pictures.labels[position]}; read as {reads}"]
         cards.append(
@@ -158,8 +156,8 @@ def _apart(walk: MasksWalk) -> Html:
     return html.section(
         "Where do the two networks look at different places?",
         html.code(f'masks.group_by("input_id").top_k(nadb.iou(low={HIGH}), k={N_WORST}, largest=False)'),
-        Html(html.gallery(cards).replace('class="gallery', 'class="gallery pairs', 1)),
-        _receipt(step),
+        Html(f'<div class="pairs">{html.gallery(cards)}</div>'),
+        map_receipt(step),
         lead=(
             "Two maps of the same picture, overlap divided by union, the least first. Left the network from above, "
             f"right the one with the shortcut.{more}{_zeros(step.result.scores)}"
@@ -168,144 +166,7 @@ def _apart(walk: MasksWalk) -> Html:
     )
 
 
-def _mark(walk: MasksWalk) -> Html:
-    """Whether the planted mark is what the questions found: shares, what they missed, and the picture without it."""
-    pictures, mended = walk.prepared.pictures, walk.mended
-    rows: list[tuple[str, Sequence[float]]] = [("of all pictures", [float(pictures.marked.mean())])]
-    for words, step in (
-        ("looking outside the box", walk.outside),
-        (f"the {len(walk.worst.result)} worst", walk.worst),
-        (f"the {len(walk.apart.result)} least alike", walk.apart),
-    ):
-        if len(step.result):
-            rows.append((words, [walk.n_marked(step) / len(step.result)]))
-    n, m = int(pictures.marked.sum()), len(mended.positions)
-    marked = walk.prepared.predictions[MODELS[1]].labels
-    fooled = pictures.marked & (marked != pictures.labels)
-    found = int(np.isin(np.flatnonzero(fooled), mended.positions).sum())
-    honest = f"Of {n:,} pictures with the mark, {m:,} come out of question 1."
-    if m < n:
-        honest += (
-            " The network reads the others by their strokes, or weighs mark and strokes so that half of what matters "
-            f"still lies in the box. Of the {int(fooled.sum()):,} that it misreads, {found:,} are among those {m:,}."
-        )
-    cured = (
-        f"Wipe the mark from the {m:,} pictures that question 1 found, and the network reads {mended.right_without:,} "
-        f"of them rightly; with the mark it was {mended.right_with:,}."
-        if m
-        else ""
-    )
-    return html.section(
-        "Was it the mark?",
-        html.paragraph(
-            "No question knew of the mark: they asked for saliency outside the digit's box, and for two networks that "
-            "disagree. This is the share of the pictures in each answer that carry it."
-        ),
-        comparison_bars(rows, ["with the mark"]),
-        html.paragraph(cured) if cured else Html(""),
-        html.paragraph(honest, note=True),
-        eyebrow="Masks · The proof",
-    )
-
-
-def _silence(walk: MasksWalk) -> Html:
-    step, exhibit = walk.corner, walk.exhibit
-    lost, right = exhibit.lost, exhibit.right
-    x0, y0, x1, y1 = CORNER
-    cards = [
-        _card(
-            walk,
-            mask_id,
-            score=f"{int(exhibit.counts[mask_id])} px",
-            boxes=(CORNER,),
-            extra=[Html(f"bound <b>{_signed(exhibit.released.upper[mask_id])}</b>")],
-            mark="bad",
-        )
-        for mask_id in lost[:_SHOWN_LOST].tolist()
-    ]
-    more = f" {len(cards)} of them are shown." if len(cards) < len(lost) else ""
-    heading = (
-        f"Wrong in silence: {len(lost):,} of {len(right):,} rows lost"
-        if len(lost)
-        else "Wrong in silence: not this time"
-    )
-    agrees = np.array_equal(step.result.ids, right) and step.verification.equal
-    found = f"All {len(right):,} rows are found." if agrees else "But this answer differs from brute force."
-    invented = f" It also returns {len(exhibit.invented):,} that do not belong." if len(exhibit.invented) else ""
-    parts: list[object] = [
-        html.code(f"masks.filter(nadb.count({CORNER}, low={HIGH}) > {MORE_THAN})"),
-        html.paragraph(
-            f"{_maps(len(step.result), 'does', 'do')}. The prototype published with the idea (MaskSearch) answers the "
-            f"question by two bounds for each map, from the whole cells around the box and those inside it, here of "
-            f"{CELL} × {CELL} pixels. As released, the inner rectangle of a box that lies within one cell is −1 by −1 "
-            "cells large; the two minus signs cancel, and the cell counts as lying inside the box. So the upper bound falls "
-            f"below the truth, for {exhibit.n_too_low:,} of these {len(exhibit.counts):,} maps. Where it falls below "
-            f"the threshold, the map is dropped unread, and nothing says so.{invented}"
-        ),
-    ]
-    if cards:
-        parts += [
-            html.callout(
-                f"{_maps(len(lost), 'belongs', 'belong')} to the answer and would be missing from it.{more} Beneath "
-                "each the pixels that count, and the bound that dropped it."
-            ),
-            html.gallery(cards),
-        ]
-    parts += [
-        html.paragraph(
-            "Here bounds are certain: each cell that the box touches contributes between what must and what may lie in "
-            f"their overlap. {found}"
-        ),
-        _receipt(step),
-    ]
-    return html.section(
-        heading,
-        *parts,
-        lead=(
-            "The corner is suspicious now, so the next question is the obvious one: which maps have more than "
-            f"{MORE_THAN} pixels that matter in a box of {x1 - x0} × {y1 - y0} there?"
-        ),
-        eyebrow="Masks · A small box",
-    )
-
-
 # --- parts ------------------------------------------------------------------------------------------------------------
-
-
-def _card(
-    walk: MasksWalk,
-    mask_id: int,
-    *,
-    rank: int | None = None,
-    score: str = "",
-    boxes: tuple[tuple[int, int, int, int], ...] = (),
-    extra: Sequence[object] = (),
-    mark: Literal["bad"] | None = None,
-) -> Card:
-    position = mask_id % len(walk.prepared.pictures)
-    label = int(walk.prepared.pictures.labels[position])
-    read = int(walk.prepared.predictions[walk.model_of(mask_id)].labels[position])
-    title = f"a {label}" if label == read else f"{label} → {read}"
-    lines = [f"#{walk.prepared.pictures.ids[position]}", *extra]
-    return Card(_overlay(walk, mask_id, boxes), title, score, lines, rank=rank, mark=mark)
-
-
-def _overlay(walk: MasksWalk, mask_id: int, boxes: tuple[tuple[int, int, int, int], ...] = ()) -> Html:
-    looks = walk.prepared
-    position = mask_id % len(looks.pictures)
-    label = int(looks.pictures.labels[position])
-    return overlay(
-        looks.pictures.images[position, 0],
-        looks.pixels[mask_id],
-        [_box(looks.boxes[mask_id]), *boxes],
-        alt=f"a {label}, and where the network trained on {walk.model_of(mask_id)} pictures looks",
-        max_side=SIDE // ENLARGED,
-    )
-
-
-def _box(row: NDArray[np.int32]) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = row.tolist()
-    return x0, y0, x1, y1
 
 
 def _legend() -> Html:
@@ -316,27 +177,9 @@ def _legend() -> Html:
     )
 
 
-def _receipt(step: Step) -> Html:
-    assert step.recompute_seconds is not None
-    return html.receipt(
-        step.stats,
-        certainty=step.result.certainty,
-        verification=step.verification,
-        compared_with=("reading all", step.recompute_seconds),
-    )
-
-
 def _zeros(scores: NDArray[np.float64]) -> str:
     n = int((scores == 0.0).sum())
     return f" Nothing at all for {n:,} of them; ties go by id." if n > 1 else ""
-
-
-def _maps(n: int, one: str, many: str) -> str:
-    return f"{n:,} {'map' if n == 1 else 'maps'} {one if n == 1 else many}"
-
-
-def _signed(number: np.int64) -> str:
-    return f"{int(number)}".replace("-", "−")
 
 
 def _percent(share: float) -> str:
