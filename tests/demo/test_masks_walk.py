@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuralartifactdb.demo import run_demo
 from neuralartifactdb.demo.masks_prepare import COLLECTION, MODELS, prepare_masks
 from neuralartifactdb.demo.masks_report import masks_sections
 from neuralartifactdb.demo.masks_walk import CORNER, HIGH, MORE_THAN, N_WORST, THRESHOLD, MasksWalk, walk_masks
@@ -165,7 +166,10 @@ def test_the_page_tells_of_empty_answers(found):
     assert "nan" not in re.sub(r"<[^>]+>", "", text)
 
 
-def test_captum_is_named_where_it_is_missing(found, monkeypatch):
+def test_captum_is_named_where_it_is_missing(found, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(ImportError, match=r"captum.*neuralartifactdb\[demo\]"):
         saliency_maps(found[0].network, found[1].prepared.pictures.images[:1])
+    with pytest.raises(ImportError, match="captum"):
+        run_demo(tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # before any work is done

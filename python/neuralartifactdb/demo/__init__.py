@@ -97,8 +97,10 @@ def run_demo(
     from neuralartifactdb.demo.masks_prepare import prepare_masks
     from neuralartifactdb.demo.masks_walk import walk_masks
     from neuralartifactdb.demo.report import write_report
+    from neuralartifactdb.demo.saliency import import_captum
     from neuralartifactdb.demo.walk import walk
 
+    import_captum()  # rather than after a minute's work
     folder = Path(out)
     with one_thread():
         prepared = prepare(folder, Settings(n_inputs, epochs, storage, seed), say=say)

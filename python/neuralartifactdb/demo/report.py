@@ -82,11 +82,11 @@ def _facts(walk: Walk, looks: MasksWalk) -> list[tuple[str, str]]:
     faster = sum(step.recompute_seconds or 0.0 for step in asked) / max(sum(step.seconds for step in asked), 1e-9)
     read = sum(step.result.stats.evaluated for step in looks.steps) / len(looks.steps)
     return [
-        ("of unseen digits read rightly", f"{prepared.accuracy:.1%}"),
-        (f"inputs run per question, of {len(prepared.data):,}", f"{inferred:.0f}"),
+        ("unseen digits read rightly", f"{prepared.accuracy:.1%}"),
+        (f"of {len(prepared.data):,} inputs run per question", f"{inferred:.0f}"),
         ("faster than running all", f"{faster:,.0f}×"),
-        (f"maps read per question, of {len(looks.prepared.masks):,}", f"{read:.0f}"),
-        (f"index, {n_bytes / full:.0%} of the activations", format_bytes(n_bytes)),
+        (f"of {len(looks.prepared.masks):,} maps read per question", f"{read:.0f}"),
+        (f"index, {n_bytes / full:.0%} of activations", format_bytes(n_bytes)),
     ]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["ENLARGED", "SIDE", "saliency_maps"]
+__all__ = ["ENLARGED", "SIDE", "import_captum", "saliency_maps"]
 
 ENLARGED = 4
 """Pixels of a map along each pixel of a picture."""
@@ -40,7 +40,7 @@ def saliency_maps(network: torch.nn.Module, images: NDArray[np.float32]) -> NDAr
     Raises:
         ExtraMissingError: captum is not installed.
     """
-    attribution = _import_captum()
+    attribution = import_captum()
     import torch
 
     method = attribution.Saliency(network)
@@ -57,8 +57,12 @@ def saliency_maps(network: torch.nn.Module, images: NDArray[np.float32]) -> NDAr
     return maps
 
 
-def _import_captum() -> Any:
-    """Imports captum when it is first needed."""
+def import_captum() -> Any:
+    """`captum.attr`, imported when it is first needed.
+
+    Raises:
+        ExtraMissingError: captum is not installed.
+    """
     try:
         import captum.attr as module
     except ImportError as error:
