@@ -83,9 +83,9 @@ def _facts(walk: Walk, looks: MasksWalk) -> list[tuple[str, str]]:
     read = sum(step.result.stats.evaluated for step in looks.steps) / len(looks.steps)
     return [
         ("unseen digits read rightly", f"{prepared.accuracy:.1%}"),
-        (f"of {len(prepared.data):,} inputs run per question", f"{inferred:.0f}"),
+        (f"inputs run, of {len(prepared.data):,}", f"{inferred:.0f}"),
         ("faster than running all", f"{faster:,.0f}×"),
-        (f"of {len(looks.prepared.masks):,} maps read per question", f"{read:.0f}"),
+        (f"maps read, of {len(looks.prepared.masks):,}", f"{read:.0f}"),
         (f"index, {n_bytes / full:.0%} of activations", format_bytes(n_bytes)),
     ]
 
