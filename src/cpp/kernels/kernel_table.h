@@ -64,10 +64,10 @@ enum PixelType { kPixelU8 = 0, kPixelU16 = 1, kPixelF16 = 2, kPixelF32 = 3, kPix
 enum CellRow { kLowUpper = 0, kLowLower = 1, kHighUpper = 2, kHighLower = 3, kCellRowCount = 4 };
 struct CellRows {
   const uint8_t* rows[kCellRowCount];
-  size_t strides[kCellRowCount];   // bytes from one mask's cells to the next one's; 0: all masks alike
-  bool greatest[kCellRowCount];  // the greatest N of the byte is meant, not the least
-  bool any_low;                    // false: every pixel is at or above `low`, its two rows are not read
-  bool any_high;                   // false: no pixel is at or above `high`, its two rows are not read
+  size_t strides[kCellRowCount];  // bytes from one mask's cells to the next one's; 0: all masks alike
+  bool greatest[kCellRowCount];   // the greatest N of the byte is meant, not the least
+  bool any_low;                   // false: every pixel is at or above `low`, its two rows are not read
+  bool any_high;                  // false: no pixel is at or above `high`, its two rows are not read
 };
 // What the cells of consecutive masks are: a stride of 0 means that all masks have the same. `areas` and `overlaps`
 // hold n_cells lanes per mask, of the lane type of the kernel; scales[m] is s of design.md, section 5.
