@@ -35,8 +35,8 @@ _ROUNDING = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-9
 #: shapes tried once the smallest is known, in this order, before larger ones; time may end before all are
 _FIRST = (16, 4, 32, 8)
 _MULTIPLES = (16, 32, 64, 128, 256)
-#: a pass of up to 16 that takes this many times as long as one of the smallest shape saves as many passes: a query of 20
-#: results that must evaluate 30 inputs takes 7 waves of 2, or 2 of 16
+#: a pass of up to 16 that takes this many times as long as one of the smallest shape saves as many passes: a query of
+#: 20 results that must evaluate 30 inputs takes 7 waves of 2, or 2 of 16
 _SAME_PASS = 4.0
 #: about what a query of 20 results needs beyond them
 _LARGEST_UNIT = 16
