@@ -65,7 +65,7 @@ class Ours:
     def unit(self, layer: str) -> int:
         """The evaluation shape: inputs are evaluated in multiples of this."""
         source = self._layers[layer]._index.source
-        return 1 if source is None else source.query_batches[0]
+        return 1 if source is None else source.unit
 
     def bounds(self, query: Query) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The index's intervals for all inputs, float64[n] each, without what this session evaluated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralartifactdb.capture.calibration import batch_shapes, calibrate, choose_multiple, worth_running
+from neuralartifactdb.capture.calibration import batch_shapes, calibrate, choose_multiple, wave_unit
 from neuralartifactdb.errors import InvalidValueError
 
 POOL = np.arange(1000, 1100)
@@ -184,10 +184,10 @@ def test_the_multiple_that_frees_values_from_lengths():
     assert choose_multiple(run, lengths, 1) is None
 
 
-def test_shapes_that_save_nothing_are_left_out():
+def test_candidates_are_evaluated_in_the_shape_that_saves_passes():
     waits = {1: 1.0, 2: 0.5, 4: 0.25, 8: 0.2, 16: 0.2, 32: 0.1, 64: 0.06}  # passes of 1, 1, 1, 1.6, 3.2, 3.2, 3.84
-    assert worth_running(waits) == (16, 32, 64)  # queries need a few dozen inputs: no more than 16 at a time
-    assert worth_running(dict.fromkeys((1, 2, 4, 8, 64), 1.0)) == (4, 8, 64)
-    assert worth_running({2: 0.3, 8: 0.3}) == (8,)
-    assert worth_running({2: 0.3, 16: 0.3}) == (2, 16)
-    assert worth_running({64: 0.1}) == (64,)
+    assert wave_unit(waits) == 16  # queries need a few dozen inputs: no more than 16 at a time
+    assert wave_unit(dict.fromkeys((1, 2, 4, 8, 64), 1.0)) == 4
+    assert wave_unit({2: 0.3, 8: 0.3}) == 8
+    assert wave_unit({2: 0.3, 16: 0.3}) == 2
+    assert wave_unit({64: 0.1}) == 64

@@ -456,6 +456,8 @@ def test_batches_of_evaluate_and_rows_run():
     least = source.query_batches[0]
     assert least < 32
     assert source.query_batches[-1] == 32
+    assert source.unit in source.query_batches
+    assert source.unit <= 16
     assert set(source.seconds_per_input) == set(source.query_batches)
     assert all(seconds > 0 for seconds in source.seconds_per_input.values())
     for n in (1, least, 37, 64, 65):

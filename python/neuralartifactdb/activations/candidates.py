@@ -74,7 +74,7 @@ class InputCandidates:
         self._also_scores: list[NDArray[np.float64]] = []
         sources = {id(s): s for index in indexes.values() if (s := index.source) is not None and not index.keeps_all}
         self._sources: list[Source] = list(sources.values())
-        self.unit = max((s.query_batches[0] for s in self._sources), default=1)
+        self.unit = max((s.unit for s in self._sources), default=1)
         widest = max((index.info.n_neurons for index in indexes.values()), default=1)
         free = max(1, min(_FREE_WAVE, (64 << 20) // (8 * widest)))
         wave = max((s.build_batch for s in self._sources if s.kind == "model"), default=free)
@@ -84,7 +84,7 @@ class InputCandidates:
         """Predicted seconds to evaluate `n` inputs; None where a source has not been timed."""
         total = 0.0
         for source in self._sources if n else ():
-            shape = source.build_batch if sequential else source.query_batches[0]
+            shape = source.build_batch if sequential else source.unit
             if shape not in source.seconds_per_input:
                 return None
             total += n * source.seconds_per_input[shape]

@@ -204,7 +204,7 @@ class Evaluator:
     ) -> None:
         layers = [wanted[key][0].layer for key in keys]
         row_bytes = sum(8 * wanted[key][0].info.n_neurons for key in keys)
-        unit = source.query_batches[0]
+        unit = source.unit
         step = max(unit, _CALL_BYTES // max(1, row_bytes) // unit * unit)
         for begin in range(0, len(needed), step):
             where = needed[begin : begin + step]

@@ -69,6 +69,11 @@ class Source(Protocol):
         ...
 
     @property
+    def unit(self) -> int:
+        """Queries evaluate candidates in multiples of this: one of `query_batches`."""
+        ...
+
+    @property
     def build_batch(self) -> int:
         """The batch shape of builds."""
         ...
@@ -127,6 +132,7 @@ class _HostSource:
     n_inputs: int
     layers: dict[str, LayerInfo]
     query_batches: tuple[int, ...] = (1,)
+    unit = 1
 
     def __init__(self, layer: str, info: LayerInfo, n_inputs: int, batch_size: int) -> None:
         self.layer = layer

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.errors import InvalidValueError
 
-__all__ = ["Calibration", "RunBatch", "batch_shapes", "calibrate", "choose_multiple", "worth_running"]
+__all__ = ["Calibration", "RunBatch", "batch_shapes", "calibrate", "choose_multiple", "wave_unit"]
 
 #: (ids of one batch, rows of it to return) -> {layer: (rows, M)}
 RunBatch = Callable[[NDArray[np.int64], NDArray[np.int64]], Mapping[str, NDArray[Any]]]
@@ -63,9 +63,9 @@ def batch_shapes(build_batch: int) -> tuple[int, ...]:
     return (*smaller, build_batch)
 
 
-def worth_running(seconds_per_input: Mapping[int, float]) -> tuple[int, ...]:
-    """The batch shapes that queries should use: those smaller than one of at most 16 that hardly takes longer are left
-    out.
+def wave_unit(seconds_per_input: Mapping[int, float]) -> int:
+    """The batch shape that queries evaluate candidates in: the largest one up to 16 that hardly takes longer than the
+    smallest.
 
     A small pass mostly waits for its own overhead (on a GPU nearly always): the same seconds evaluate more candidates.
     """
@@ -74,7 +74,7 @@ def worth_running(seconds_per_input: Mapping[int, float]) -> tuple[int, ...]:
     for shape, seconds in seconds_per_input.items():
         if unit < shape <= _LARGEST_UNIT and shape * seconds <= limit:
             unit = shape
-    return tuple(sorted(shape for shape in seconds_per_input if shape >= unit))
+    return unit
 
 
 def _urgency(shape: int) -> tuple[int, int]:

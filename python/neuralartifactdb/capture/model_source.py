@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from neuralartifactdb.activations.source import LayerInfo, sampled_ids
-from neuralartifactdb.capture.calibration import Calibration, calibrate, worth_running
+from neuralartifactdb.capture.calibration import Calibration, calibrate, wave_unit
 from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
 from neuralartifactdb.capture.fingerprint import (
@@ -144,6 +143,11 @@ class ModelSource:
         return (self.build_batch,) if self._calibration is None else self._calibration.query_batches
 
     @property
+    def unit(self) -> int:
+        """What queries evaluate candidates in multiples of; before `calibrate` the build's batch."""
+        return self.build_batch if self._calibration is None else wave_unit(self._calibration.seconds_per_input)
+
+    @property
     def seconds_per_input(self) -> dict[int, float]:
         """Seconds by batch shape, reading included; empty before `calibrate`."""
         return {} if self._calibration is None else dict(self._calibration.seconds_per_input)
@@ -263,12 +267,9 @@ class ModelSource:
             return {name: kept.cpu().numpy() for name, kept in values.items()}
 
         dtypes = {name: info.dtype for name, info in self.layers.items()}
-        found = calibrate(
+        self._calibration = calibrate(
             run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
         )
-        shapes = worth_running(found.seconds_per_input)
-        seconds = {shape: found.seconds_per_input[shape] for shape in shapes}
-        self._calibration = replace(found, query_batches=shapes, seconds_per_input=seconds)
         return self._calibration
 
     def tolerance(self, layer: str) -> NDArray[np.float64] | None:
