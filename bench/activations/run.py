@@ -5,10 +5,6 @@ Prints tables, and writes one JSON file with every record and one Markdown file,
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,10 +21,9 @@ from bench.activations.sections.kept import run_kept
 from bench.activations.sections.session import run_session
 from bench.activations.sections.space import run_space
 from bench.activations.workloads import Workload, digits_workload, text_workload
+from bench.command import bench_command, run_sections
 
 __all__ = ["SECTIONS", "main", "run"]
-
-_log = logging.getLogger("neuralartifactdb")
 
 
 @cache
@@ -87,45 +82,13 @@ def run(size: str, only: list[str], data: Path) -> Report:
     report = Report(SIZES[size], data)
     if size == "small":
         torch.set_num_threads(1)  # its batches are tiny, and threads that wait for each other slow a busy machine down
-    for name, section in SECTIONS.items():
-        if only and name not in only:
-            continue
-        before, start = len(report.tables), time.perf_counter()
-        section(report)
-        for table in report.tables[before:]:
-            sys.stdout.write(table.to_text() + "\n\n")
-        sys.stdout.write(f"-- {name}: {time.perf_counter() - start:.1f} s\n\n")
-        sys.stdout.flush()
-    sys.stdout.write(report.goals_table().to_text() + "\n")
+    run_sections(report, SECTIONS, only)
     return report
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; exit code 1 if a goal was missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.activations.run", description=__doc__)
-    parser.add_argument("--size", choices=list(SIZES), default="standard")
-    parser.add_argument(
-        "--only", nargs="+", choices=list(SECTIONS), default=[], metavar="SECTION", help=", ".join(SECTIONS)
-    )
-    parser.add_argument("--data", type=Path, default=Path("bench-data"), help="captures, databases and results")
-    parser.add_argument("--json", type=Path, help="instead of DATA/results/SIZE.json")
-    parser.add_argument("--markdown", type=Path, help="instead of DATA/results/SIZE.md")
-    parser.add_argument("--verbose", action="store_true", help="log what is being measured")
-    options = parser.parse_args(arguments)
-    if options.verbose:
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-        _log.setLevel(logging.INFO)
-    report = run(options.size, options.only, options.data)
-    names = options.only or list(SECTIONS)
-    results = options.data / "results"
-    for path, text in (
-        (options.json or results / f"{options.size}.json", report.to_json(names)),
-        (options.markdown or results / f"{options.size}.md", report.to_markdown(names)),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        sys.stdout.write(f"wrote {path}\n")
-    return 1 if any(goal.met is False for goal in report.goals) else 0
+    return bench_command("bench.activations.run", __doc__, list(SIZES), list(SECTIONS), run, arguments)
 
 
 if __name__ == "__main__":

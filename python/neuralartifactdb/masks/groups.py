@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.errors import DtypeError, FormatError
+from neuralartifactdb.errors import DtypeError
 from neuralartifactdb.expressions.tree import Expression, scored
 from neuralartifactdb.limits import Limits
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount
@@ -21,10 +21,10 @@ from neuralartifactdb.masks.counts import warn_of_excluded_maxima
 from neuralartifactdb.masks.group_brute_force import GroupBruteForce
 from neuralartifactdb.masks.group_candidates import GroupCandidates, GroupValues, checked_group_leaves
 from neuralartifactdb.masks.group_members import grouped
-from neuralartifactdb.masks.query import admitted, restricted, warn_of_thresholds
+from neuralartifactdb.masks.query import admitted, restricted, searched, warn_of_thresholds
 from neuralartifactdb.queries import Options, Query, checked_k, shown
 from neuralartifactdb.results import Plan, Result, Stats
-from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, Progress, bounded_search
+from neuralartifactdb.search import Outcome, Prediction, Progress
 
 __all__ = ["Groups"]
 
@@ -181,24 +181,9 @@ class Groups:
         values = GroupValues(view, found, members, keys, self._by, database.masks, database.index_filler)
         also = scored(query.expression) if query.is_filter else None
         candidates = GroupCandidates(query.expression, values, members, also)
-        try:
-            outcome = bounded_search(
-                candidates,
-                k=query.k,
-                largest=query.largest,
-                is_filter=query.is_filter,
-                limits=options.limits,
-                on_progress=options.on_progress,
-                predict_only=options.explain,
-            )
-        except BoundsViolated as error:
-            raise FormatError(
-                f"the index of {self._name!r} contradicts its pixels ({error}); run `nadb verify` on {database.path}"
-            ) from error
+        outcome = searched(database, self._name, candidates, query, options)
         if isinstance(outcome, Prediction):
             return _plan(query, outcome, candidates)
-        if database.index_filler is not None:
-            database.index_filler.relieve()
         check = GroupBruteForce(query, members, keys, view, database.masks)
         context = MaskContext(database, view, check, self._by, keys)
         return _result(query, options, outcome, candidates, keys, database.bytes_read - bytes_before, context)

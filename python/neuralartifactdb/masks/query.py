@@ -20,7 +20,7 @@ from neuralartifactdb.masks.regions import OtherMask
 from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.queries import Options, Query, checked_k, shown
 from neuralartifactdb.results import Plan, Result, Stats
-from neuralartifactdb.search import BoundsViolated, Outcome, Prediction, bounded_search
+from neuralartifactdb.search import BoundsViolated, Candidates, Outcome, Prediction, bounded_search
 from neuralartifactdb.where import ids_where
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "mask_domain",
     "mask_scores",
     "restricted",
+    "searched",
     "top_k_masks",
     "warn_of_thresholds",
 ]
@@ -172,6 +173,21 @@ def _run(database: MaskDatabaseView, name: str, query: Query, options: Options) 
     ids = admitted(database, view, options.where)
     also = scored(query.expression) if query.is_filter else None
     candidates = _candidates(database, view, query.expression, ids, also)
+    found = searched(database, name, candidates, query, options)
+    n_bytes = database.bytes_read - bytes_before
+    if isinstance(found, Prediction):
+        return _plan(query, found, candidates)
+    return _result(database, view, query, options, found, candidates, n_bytes)
+
+
+def searched(
+    database: MaskDatabaseView, name: str, candidates: Candidates, query: Query, options: Options
+) -> Outcome | Prediction:
+    """The bounded search over masks or groups of them; index rows that it filled in may be written afterwards.
+
+    Raises:
+        FormatError: pixels contradict the index.
+    """
     try:
         found = bounded_search(
             candidates,
@@ -186,11 +202,9 @@ def _run(database: MaskDatabaseView, name: str, query: Query, options: Options) 
         raise FormatError(
             f"the index of {name!r} contradicts its pixels ({error}); run `nadb verify` on {database.path}"
         ) from error
-    n_bytes = database.bytes_read - bytes_before
-    if isinstance(found, Prediction):
-        return _plan(query, found, candidates)
-    _relieve(database)
-    return _result(database, view, query, options, found, candidates, n_bytes)
+    if isinstance(found, Outcome):
+        _relieve(database)
+    return found
 
 
 def _candidates(
