@@ -119,8 +119,9 @@ class Ours:
     def check_work(self, query: Query, answer: Answer, scores: NDArray[np.float64]) -> int:
         """Raises if more was evaluated than `must`, one batch, ties and the target's own run; gives `must`."""
         must, ties = self.must(query, scores)
-        unit = self.unit(query.layer)
-        target_run = unit if query.kind == "nearest" else 0
+        least = self.unit(query.layer)
+        unit = least if self.last is None else max(least, self.last.stats.unit)
+        target_run = least if query.kind == "nearest" else 0
         scanned = self.last is not None and self.last.stats.scanned
         if answer.inputs_inferred > must + ties + unit + target_run and not scanned:
             asked = f"{query.kind} over {len(query.group)} neurons of {query.layer}"

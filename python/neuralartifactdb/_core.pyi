@@ -137,26 +137,28 @@ class ColumnWriter:
     def n_appended(self) -> int:
         """Inputs appended so far."""
 
-def term_table(
+def term_tables(
     term: str,
     values_lower: npt.NDArray[_Real],
     values_upper: npt.NDArray[_Real],
-    target: float | None = None,
-    weight: float | None = None,
+    starts: _Ids,
+    targets: _Floats | None = None,
+    weights: _Floats | None = None,
 ) -> _Floats:
-    """Intervals of a neuron's term over intervals of its value (design, section 3, "One arithmetic").
+    """Intervals of each neuron's term over intervals of its value (design, section 3, "One arithmetic").
 
     Terms: value w*v; square w*(v*v); abs_diff w*|v-t|; sq_diff w*((v-t)*(v-t)); product w*(t*v); without a weight the
     factor is left out. The ends go through the operations of the exact value, so lower == upper gives the exact term.
     inf * 0 and inf - inf widen to (-inf, inf). What an empty value interval (lower > upper) gives has no meaning.
 
     Args:
-        values_lower, values_upper (Real (...)): One shape, one dtype.
-        target: Needed by abs_diff, sq_diff and product; None for the others. Finite.
-        weight: Finite, any sign, or None.
+        values_lower, values_upper (Real (n,)): One dtype; neuron after neuron.
+        starts (int64 (g + 1,)): Neuron j has the intervals [starts[j], starts[j + 1]).
+        targets (float64 (g,)): Needed by abs_diff, sq_diff and product; None for the others. Finite.
+        weights (float64 (g,)): Finite, any sign, or None.
 
     Returns:
-        float64 (..., 2): Lower and upper end.
+        float64 (n, 2): Lower and upper end.
     """
 
 def code_bounds(
@@ -211,12 +213,12 @@ def value_bounds(
 ) -> None:
     """Exact scores (or, with tolerances, bounds) of a group for every input of a segment, from kept values.
 
-    The same arithmetic as `code_bounds` over tables of `term_table`, bit for bit.
+    The same arithmetic as `code_bounds` over tables of `term_tables`, bit for bit.
 
     Args:
         columns: As `rows` of `code_bounds`; each n_rows values of `dtype`.
         dtype: "float16", "bfloat16", "float32" or "float64".
-        term: As in `term_table`.
+        term: As in `term_tables`.
         combine: "sum", "min" or "max".
         targets, weights, tolerances (float64 (n_neurons,)): Or None. With tolerances the term is taken over
             [v - tolerance, v + tolerance]; `upper` is then needed.

@@ -28,6 +28,8 @@ class Stats:
         settled: of these, how many the bounds alone decided.
         evaluated: how many exact scores were computed, padding of batches included.
         batches: calls of the model (or rounds of reads).
+        unit: the evaluation shape: no correct algorithm with these bounds evaluates fewer than `evaluated` - `unit`,
+            ties and the target's own run left aside.
         bytes_read: from storage, cached reads left out.
         scanned: True if everything was evaluated in one pass because that was predicted to be cheaper.
         seconds: by stage, such as "bounds", "evaluate", "total".
@@ -38,6 +40,7 @@ class Stats:
     settled: int = 0
     evaluated: int = 0
     batches: int = 0
+    unit: int = 1
     bytes_read: int = 0
     scanned: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class Stats:
         return f"{self.evaluated:,} of {self.candidates:,} {_EVALUATED_AS[self.kind]}"
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be pickled
-        names = ("kind", "candidates", "settled", "evaluated", "batches", "bytes_read", "scanned")
+        names = ("kind", "candidates", "settled", "evaluated", "batches", "unit", "bytes_read", "scanned")
         return _stats_from, ({name: getattr(self, name) for name in names} | {"seconds": dict(self.seconds)},)
 
 

@@ -30,10 +30,14 @@ _PROGRESS_EVERY_S = 0.1
 class Candidates(Protocol):
     """Where candidates come from and what evaluates them."""
 
-    #: evaluations come in multiples of this many
+    #: evaluations come in multiples of this many, at least
     unit: int
     #: at most so many at once
     max_wave: int
+
+    def unit_after(self, evaluated: int) -> int:
+        """Evaluations come in multiples of this many once there were `evaluated`: a larger evaluation shape."""
+        ...
 
     def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[Ids, Intervals]]:
         """Ids and intervals of their scores; a source may leave out what `threshold()` beats."""
@@ -63,12 +67,13 @@ class BoundsViolated(Exception):
 
 @dataclass
 class SearchStats:
-    """What a search did."""
+    """What a search did; `unit` is the largest evaluation shape that it rounded up to."""
 
     candidates: int = 0
     settled: int = 0
     evaluated: int = 0
     waves: int = 0
+    unit: int = 1
     scanned: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -165,7 +170,7 @@ def bounded_search(
     allowed = None if limits.max_evaluations is None else max(0, limits.max_evaluations - already_evaluated)
     last_shown = began
     cut = ""
-    waves = _scan(search, candidates) if prediction.scan else _waves(search, candidates)
+    waves = _scan(search, candidates) if prediction.scan else _waves(search, candidates, stats)
     for ids in waves:
         if allowed is not None and stats.evaluated + len(ids) > allowed:
             room = -(-(allowed - stats.evaluated) // candidates.unit) * candidates.unit
@@ -202,8 +207,13 @@ def bounded_search(
     return Outcome(ids, scores, exact, guarantee, stats)
 
 
-def _waves(search: _core.BoundedSearch, candidates: Candidates) -> Iterator[Ids]:
-    while len(ids := search.next_wave(candidates.unit, candidates.max_wave)):
+def _waves(search: _core.BoundedSearch, candidates: Candidates, stats: SearchStats) -> Iterator[Ids]:
+    while True:
+        unit = candidates.unit_after(stats.evaluated)
+        ids = search.next_wave(unit, -(-candidates.max_wave // unit) * unit)
+        if not len(ids):
+            return
+        stats.unit = max(stats.unit, unit)
         yield ids
 
 

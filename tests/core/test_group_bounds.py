@@ -57,6 +57,12 @@ def split(column: npt.NDArray[np.generic], row_group: int) -> list[npt.NDArray[n
 finite = st.floats(-1e6, 1e6) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 5e-324, 1e300, -1e300])
 
 
+def term_table(term: str, lower: Any, upper: Any, target: float | None = None, weight: float | None = None) -> Any:
+    """`term_tables` of one neuron."""
+    targets, weights = (None if one is None else np.array([one]) for one in (target, weight))
+    return _core.term_tables(term, lower, upper, np.array([0, len(lower)]), targets, weights)
+
+
 @given(
     term=st.sampled_from(TERMS),
     ends=st.lists(st.tuples(finite, finite), min_size=1, max_size=20),
@@ -73,7 +79,7 @@ def test_term_intervals_hold_every_value_and_are_tight(
     pairs = np.clip(pairs, np.finfo(dtype).min, np.finfo(dtype).max)
     lower, upper = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
     t = target if term in ("abs_diff", "sq_diff", "product") else None
-    table = _core.term_table(term, lower, upper, t, weight)
+    table = term_table(term, lower, upper, t, weight)
     assert table.shape == (len(ends), 2)
     for (low, high), (a, b) in zip(table.tolist(), pairs.tolist(), strict=True):
         middle = min(max(a * (1 - inside) + b * inside, a), b)
@@ -88,19 +94,28 @@ def test_term_intervals_hold_every_value_and_are_tight(
         reachable = at if not (term in ("square", "abs_diff", "sq_diff") and a - zero <= 0 <= b - zero) else [*at, 0.0]
         assert low in reachable
         assert high in reachable
-    points = _core.term_table(term, lower, lower, t, weight)
+    points = term_table(term, lower, lower, t, weight)
     for (low, high), v in zip(points.tolist(), lower.tolist(), strict=True):
         exact = term_of(term, v, t, weight)
         assert (low, high) == ((-INF, INF) if math.isnan(exact) else (exact, exact))
 
 
+def test_term_tables_of_several_neurons_are_those_of_each() -> None:
+    values, starts = np.arange(7.0), np.array([0, 3, 3, 7])  # the second neuron has none
+    targets, weights = np.array([1.0, 5.0, -2.0]), np.array([1.0, 2.0, -3.0])
+    together = _core.term_tables("abs_diff", values, values + 1, starts, targets, weights)
+    for j in range(3):
+        own = slice(starts[j], starts[j + 1])
+        alone = term_table("abs_diff", values[own], values[own] + 1, targets[j], weights[j])
+        assert together[own].tolist() == alone.tolist()
+
+
 def test_term_table_of_infinite_ends() -> None:
     lower, upper = np.array([-INF, 0.0, -INF]), np.array([INF, INF, 3.0])
-    assert _core.term_table("value", lower, upper).tolist() == [[-INF, INF], [0, INF], [-INF, 3]]
-    assert _core.term_table("value", lower, upper, None, -2.0).tolist() == [[-INF, INF], [-INF, 0], [-6, INF]]
-    assert _core.term_table("value", lower, upper, None, 0.0).tolist() == [[-INF, INF]] * 3  # inf * 0
-    assert _core.term_table("sq_diff", lower, upper, 1.0).tolist() == [[0, INF]] * 3
-    assert _core.term_table("square", lower[None], upper[None]).shape == (1, 3, 2)
+    assert term_table("value", lower, upper).tolist() == [[-INF, INF], [0, INF], [-INF, 3]]
+    assert term_table("value", lower, upper, None, -2.0).tolist() == [[-INF, INF], [-INF, 0], [-6, INF]]
+    assert term_table("value", lower, upper, None, 0.0).tolist() == [[-INF, INF]] * 3  # inf * 0
+    assert term_table("sq_diff", lower, upper, 1.0).tolist() == [[0, INF]] * 3
 
 
 @given(st.data())
@@ -230,9 +245,7 @@ def test_value_bounds_equal_a_loop(data: st.DataObject) -> None:
         assert lower[i] == combine(terms, how)
         assert low[i] <= lower[i] <= high[i]
         pairs = [
-            _core.term_table(
-                term, np.array([held[j, i] - tolerances[j]]), np.array([held[j, i] + tolerances[j]]), t[j], w[j]
-            )
+            term_table(term, np.array([held[j, i] - tolerances[j]]), np.array([held[j, i] + tolerances[j]]), t[j], w[j])
             for j in range(g)
         ]
         assert low[i] == combine([float(p[0, 0]) for p in pairs], how)
@@ -376,13 +389,17 @@ def test_bad_terms() -> None:
     one = np.zeros(3)
     anything: Any = _core
     bad: list[tuple[Callable[[], object], type[Exception], str]] = [
-        (lambda: anything.term_table("mean", one, one), ValueError, "`term`"),
-        (lambda: _core.term_table("value", one, np.zeros(2)), ValueError, r"one shape, got \(3,\) and \(2,\)"),
-        (lambda: _core.term_table("value", one, one.astype(np.float32)), TypeError, "`values_upper`"),
-        (lambda: _core.term_table("value", one.astype(int), one), TypeError, "`values_lower`"),
-        (lambda: _core.term_table("abs_diff", one, one), ValueError, "`target` is needed"),
-        (lambda: _core.term_table("value", one, one, 1.0), ValueError, "no meaning"),
-        (lambda: _core.term_table("value", one, one, None, INF), ValueError, "`weight`"),
+        (lambda: term_table("mean", one, one), ValueError, "`term`"),
+        (lambda: term_table("value", one, np.zeros(2)), ValueError, "one length, got 3 and 2"),
+        (lambda: term_table("value", one, one.astype(np.float32)), TypeError, "`values_upper`"),
+        (lambda: term_table("value", one.astype(int), one), TypeError, "`values_lower`"),
+        (lambda: term_table("abs_diff", one, one), ValueError, "`target` is needed"),
+        (lambda: term_table("value", one, one, 1.0), ValueError, "no meaning"),
+        (lambda: term_table("value", one, one, None, INF), ValueError, "`weight`"),
+        (lambda: _core.term_tables("value", one, one, np.array([0, 2])), ValueError, "`starts`"),
+        (lambda: _core.term_tables("value", one, one, np.array([0, 2, 1, 3])), ValueError, "`starts`"),
+        (lambda: _core.term_tables("value", one, one, np.array([], dtype=np.int64)), ValueError, "`starts`"),
+        (lambda: _core.term_tables("value", one, one, np.array([0, 3]), None, np.zeros(2)), ValueError, "`weights`"),
         (lambda: _core.combine_terms(np.zeros((0, 3)), "sum"), ValueError, "at least one row"),
         (lambda: _core.combine_terms(np.zeros(3), "sum"), ValueError, "2 axes"),
         (lambda: anything.combine_terms(np.zeros((2, 3)), "l2"), ValueError, "`combine`"),

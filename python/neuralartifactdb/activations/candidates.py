@@ -80,6 +80,10 @@ class InputCandidates:
         wave = max((s.build_batch for s in self._sources if s.kind == "model"), default=free)
         self.max_wave = -(-max(wave, self.unit) // self.unit) * self.unit
 
+    def unit_after(self, evaluated: int) -> int:
+        """Evaluations come in multiples of this once there were so many."""
+        return max((source.unit_after(evaluated) for source in self._sources), default=1)
+
     def seconds(self, n: int, *, sequential: bool) -> float | None:
         """Predicted seconds to evaluate `n` inputs; None where a source has not been timed."""
         total = 0.0

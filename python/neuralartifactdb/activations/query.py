@@ -242,6 +242,7 @@ def _result(
         settled=found.stats.settled,
         evaluated=evaluator.inputs_inferred,
         batches=evaluator.batches,
+        unit=found.stats.unit,
         bytes_read=n_bytes,
         scanned=found.stats.scanned,
         seconds=dict(found.stats.seconds),

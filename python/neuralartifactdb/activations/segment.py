@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 
 from neuralartifactdb import _core
 from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, itemsize, widen
-from neuralartifactdb.activations.scores import Accumulation, GroupScore
+from neuralartifactdb.activations.group_tables import GroupTables, NeuronGroup
+from neuralartifactdb.activations.scores import GroupScore
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.storage.reader import SegmentReader
 
 __all__ = ["ActivationSegment"]
+
+#: of the group of neurons that a segment remembers
+_REMEMBERED_BYTES = 1 << 20
 
 
 class ActivationSegment:
@@ -41,6 +45,7 @@ class ActivationSegment:
         self.keeps_values = "values" in reader.arrays
         self.has_maxima = "maxima" in reader.arrays
         self.has_tolerance = "tolerance" in reader.arrays
+        self._last_group: NeuronGroup | None = None
 
     @property
     def last(self) -> int:
@@ -81,24 +86,40 @@ class ActivationSegment:
             ranges.extend((base + j * n_bytes, n_bytes) for j in neurons.tolist())
         return self.reader.read_many(name, ranges)
 
-    def _stored(self, name: str, ranges: list[tuple[int, int]]) -> list[NDArray[Any]]:
-        """Stored values at (first, number) positions of an array of this segment, in compute dtype."""
+    def _stored(self, name: str, ranges: list[tuple[int, int]]) -> NDArray[Any]:
+        """Stored values at (first, number) positions of an array of this segment, end to end, in compute dtype."""
         item = itemsize(self.dtype)
         parts = self.reader.read_many(name, [(first * item, number * item) for first, number in ranges])
-        return [widen(np.frombuffer(part, dtype=STORAGE_DTYPES[self.dtype]), self.dtype) for part in parts]
+        return widen(np.frombuffer(b"".join(parts), dtype=STORAGE_DTYPES[self.dtype]), self.dtype)
 
     def partition_bounds(self, neurons: NDArray[np.int64]) -> NDArray[Any]:
         """Least and greatest value of each partition, (g, P, 2) in compute dtype; empty ones are (inf, -inf)."""
         pairs = 2 << self.bits
-        parts = self._stored("bounds", [(j * pairs, pairs) for j in neurons.tolist()])
-        return np.stack(parts).reshape(len(neurons), -1, 2)
+        return self._stored("bounds", [(j * pairs, pairs) for j in neurons.tolist()]).reshape(len(neurons), -1, 2)
 
     def maxima_starts(self, neurons: NDArray[np.int64]) -> NDArray[np.int64]:
         """Absolute positions in `maxima`, int64 (g, G + 1)."""
         dtype = np.dtype(self.reader.arrays["starts"].dtype)
         width = (self.n_groups + 1) * dtype.itemsize
         parts = self.reader.read_many("starts", [(j * width, width) for j in neurons.tolist()])
-        return np.stack([np.frombuffer(part, dtype=dtype) for part in parts]).astype(np.int64)
+        return np.frombuffer(b"".join(parts), dtype=dtype).reshape(len(neurons), -1).astype(np.int64)
+
+    def maxima(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> NDArray[Any]:
+        """The maxima at positions [firsts[j], lasts[j]), end to end, in compute dtype."""
+        return self._stored("maxima", list(zip(firsts.tolist(), (lasts - firsts).tolist(), strict=True)))
+
+    def group(self, neurons: NDArray[np.int64]) -> NeuronGroup:
+        """What is known of a group of neurons beside their codes; the last small one is remembered.
+
+        A query asks for its group when it resolves the target, bounds the inputs and compares what it evaluated.
+        """
+        last = self._last_group
+        if last is not None and np.array_equal(last.neurons, neurons):
+            return last
+        group = NeuronGroup(self, neurons)
+        if group.nbytes <= _REMEMBERED_BYTES:
+            self._last_group = group
+        return group
 
     def tolerances(self, neurons: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Per neuron of the group, how far an evaluated value may lie from the indexed one, or None."""
@@ -130,7 +151,9 @@ class ActivationSegment:
         rows = self._group_rows(leaf.neurons, first_group, last_group)
         parts = []
         tables = (
-            None if self.keeps_values else _GroupTables(self, leaf.neurons, first_group, last_group, extra_tolerance)
+            None
+            if self.keeps_values
+            else GroupTables(self.group(leaf.neurons), first_group, last_group, extra_tolerance)
         )
         for pass_ in leaf.accumulations():
             lower = np.empty(n_read, dtype=np.float64)
@@ -141,7 +164,11 @@ class ActivationSegment:
                     pass_.term, pass_.combine, pass_.targets, pass_.weights, None, lower, None,
                 )  # fmt: skip
             else:
-                tables.accumulate(rows, pass_, n_read, lower, upper)
+                table, maxima = tables.of(pass_)
+                _core.code_bounds(
+                    rows, len(leaf.neurons), self.row_group, n_read, self.bits,
+                    table, maxima, tables.starts, pass_.combine, lower, upper,
+                )  # fmt: skip
             cut = slice(first - base, last - base)
             low = lower[cut]
             parts.append((low, low if upper is lower else upper[cut]))
@@ -157,26 +184,26 @@ class ActivationSegment:
             return lower, upper
         local = ids - self.first
         groups = local // self.row_group
-        bounds = None if self.keeps_values else self.partition_bounds(neurons).astype(np.float64)
+        known = None if self.keeps_values else self.group(neurons)
         for group in np.unique(groups).tolist():
             where = np.flatnonzero(groups == group)
             positions = local[where] - group * self.row_group
             rows = self._group_rows(neurons, group, group + 1)
-            if bounds is None:
+            if known is None:
                 for j, row in enumerate(rows):
                     values = np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype])[positions]
                     lower[j, where] = upper[j, where] = widen(values, self.dtype)
                 continue
             codes = _core.decode_at(rows, positions, self.bits)
             which = np.arange(len(neurons))[:, None]
-            low, high = bounds[which, codes, 0], bounds[which, codes, 1]
-            self._put_maxima(neurons, group, positions, rows, codes, low, high)
+            low, high = known.lower[which, codes], known.upper[which, codes]
+            self._put_maxima(known, group, positions, rows, codes, low, high)
             lower[:, where], upper[:, where] = low, high
         return lower, upper
 
     def _put_maxima(
         self,
-        neurons: NDArray[np.int64],
+        known: NeuronGroup,
         group: int,
         positions: NDArray[np.int64],
         rows: list[Any],
@@ -186,16 +213,15 @@ class ActivationSegment:
     ) -> None:
         """Replace the bounds of inputs in a top partition whose neuron keeps its maxima by the exact values."""
         top = (1 << self.bits) - 1
-        in_top = np.flatnonzero((codes == top).any(axis=1))
-        if not self.has_maxima or not in_top.size:
+        in_top = np.flatnonzero((codes == top).any(axis=1) & known.keeps)
+        if not in_top.size:
             return
-        starts = self.maxima_starts(neurons[in_top])
-        keeps = starts[:, -1] > starts[:, 0]
-        in_top, first, last = in_top[keeps], starts[keeps, group], starts[keeps, group + 1]
-        maxima = self._stored("maxima", list(zip(first.tolist(), (last - first).tolist(), strict=True)))
-        for j, stored in zip(in_top.tolist(), maxima, strict=True):
+        firsts, lasts = known.starts[in_top, group], known.starts[in_top, group + 1]
+        maxima, first = self.maxima(firsts, lasts), 0
+        for j, n in zip(in_top.tolist(), (lasts - firsts).tolist(), strict=True):
             at = np.flatnonzero(codes[j] == top)
-            low[j, at] = high[j, at] = stored[_core.rank_at(rows[j], positions[at], self.bits, top)]
+            low[j, at] = high[j, at] = maxima[first : first + n][_core.rank_at(rows[j], positions[at], self.bits, top)]
+            first += n
 
     def value_range(self, neurons: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Least and greatest activation of each neuron of the group, two float64 (g,)."""
@@ -246,66 +272,3 @@ class ActivationSegment:
         upper = self.partition_bounds(neurons)[:, :, 1]
         below: NDArray[np.int64] = (self.partition_counts[neurons] * (upper < values[:, None])).sum(axis=1)
         return below
-
-
-class _GroupTables:
-    """What a pass over the codes of a group looks up: intervals per code, and the exact maxima in input order."""
-
-    def __init__(
-        self,
-        segment: ActivationSegment,
-        neurons: NDArray[np.int64],
-        first_group: int,
-        last_group: int,
-        extra_tolerance: NDArray[np.float64] | None,
-    ) -> None:
-        self._segment = segment
-        self._n_neurons = len(neurons)
-        bounds = segment.partition_bounds(neurons)
-        lower, upper = bounds[:, :, 0].astype(np.float64), bounds[:, :, 1].astype(np.float64)
-        tolerance = segment.tolerances(neurons)
-        if extra_tolerance is not None:
-            extra = extra_tolerance[neurons]
-            tolerance = extra if tolerance is None else np.maximum(tolerance, extra)
-        if tolerance is not None:
-            inexact = lower < upper
-            lower = np.where(inexact, np.nextafter(lower - tolerance[:, None], -np.inf), lower)
-            upper = np.where(inexact, np.nextafter(upper + tolerance[:, None], np.inf), upper)
-        self._lower, self._upper = np.ascontiguousarray(lower), np.ascontiguousarray(upper)
-        self._maxima: list[NDArray[np.float64] | None] = [None] * len(neurons)
-        n_groups = last_group - first_group
-        self._starts = np.zeros((len(neurons), n_groups + 1), dtype=np.int64)
-        if segment.has_maxima:
-            starts = segment.maxima_starts(neurons)
-            keeps = np.flatnonzero(starts[:, -1] > starts[:, 0])
-            starts = starts[:, first_group : last_group + 1]
-            self._starts = np.ascontiguousarray(starts - starts[:, :1])
-            parts = segment._stored("maxima", [(int(starts[j, 0]), int(starts[j, -1] - starts[j, 0])) for j in keeps])
-            for j, part in zip(keeps.tolist(), parts, strict=True):
-                self._maxima[j] = part.astype(np.float64)
-
-    def accumulate(
-        self, rows: list[Any], pass_: Accumulation, n: int, lower: NDArray[np.float64], upper: NDArray[np.float64]
-    ) -> None:
-        segment = self._segment
-        tables = np.empty((self._n_neurons, 1 << segment.bits, 2), dtype=np.float64)
-        maxima: list[NDArray[np.float64] | None] = []
-        for j in range(self._n_neurons):
-            target = None if pass_.targets is None else float(pass_.targets[j])
-            weight = None if pass_.weights is None else float(pass_.weights[j])
-            tables[j] = _core.term_table(pass_.term, self._lower[j], self._upper[j], target, weight)
-            stored = self._maxima[j]
-            maxima.append(None if stored is None else _core.term_table(pass_.term, stored, stored, target, weight))
-        _core.code_bounds(
-            rows,
-            self._n_neurons,
-            segment.row_group,
-            n,
-            segment.bits,
-            tables,
-            maxima,
-            self._starts,
-            pass_.combine,
-            lower,
-            upper,
-        )

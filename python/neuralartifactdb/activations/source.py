@@ -70,7 +70,11 @@ class Source(Protocol):
 
     @property
     def unit(self) -> int:
-        """Queries evaluate candidates in multiples of this: one of `query_batches`."""
+        """Queries evaluate candidates in multiples of this, at least: one of `query_batches`."""
+        ...
+
+    def unit_after(self, evaluated: int) -> int:
+        """As `unit`, for a query that has evaluated so many."""
         ...
 
     @property
@@ -141,6 +145,10 @@ class _HostSource:
         self.build_batch = batch_size
         self.seconds_per_input: dict[int, float] = {}
         self.rows_run = 0
+
+    def unit_after(self, evaluated: int) -> int:
+        """Always `unit`."""
+        return self.unit
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         raise NotImplementedError  # pragma: no cover  (each source defines it)

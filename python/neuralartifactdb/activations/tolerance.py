@@ -53,11 +53,10 @@ def widened_leaf(leaf: GroupScore, columns: NDArray[Any], tolerances: NDArray[np
     upper = columns.astype(np.float64) + tolerances[:, None]
     parts = []
     for pass_ in leaf.accumulations():
-        ends = np.empty((*lower.shape, 2))
-        for j in range(len(lower)):
-            target = None if pass_.targets is None else float(pass_.targets[j])
-            weight = None if pass_.weights is None else float(pass_.weights[j])
-            ends[j] = _core.term_table(pass_.term, lower[j], upper[j], target, weight)
+        g, n = lower.shape
+        starts = np.arange(g + 1, dtype=np.int64) * n
+        table = _core.term_tables(pass_.term, lower.ravel(), upper.ravel(), starts, pass_.targets, pass_.weights)
+        ends = table.reshape(g, n, 2)
         low, high = (_core.combine_terms(np.ascontiguousarray(ends[:, :, end]), pass_.combine) for end in (0, 1))
         parts.append((low, high))
     return leaf.finish(parts)

@@ -40,6 +40,7 @@ _MULTIPLES = (16, 32, 64, 128, 256)
 _SAME_PASS = 4.0
 #: about what a query of 20 results needs beyond them
 _LARGEST_UNIT = 16
+_SHARE_OF_EVALUATED = 0.25
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,20 @@ def batch_shapes(build_batch: int) -> tuple[int, ...]:
     return (*smaller, build_batch)
 
 
-def wave_unit(seconds_per_input: Mapping[int, float]) -> int:
-    """The batch shape that queries evaluate candidates in: the largest one up to 16 that hardly takes longer than the
-    smallest.
+def wave_unit(seconds_per_input: Mapping[int, float], evaluated: int = 0) -> int:
+    """The batch shape that a query evaluates candidates in, after so many.
 
-    A small pass mostly waits for its own overhead (on a GPU nearly always): the same seconds evaluate more candidates.
+    At first the largest one up to 16 that hardly takes longer than the smallest: a small pass mostly waits for its own
+    overhead (on a GPU nearly always), so the same seconds evaluate more candidates. Whoever has evaluated many will
+    need more: a shape of up to a quarter of them adds little, and a full batch takes less time for each.
     """
     unit = least = min(seconds_per_input)
     limit = _SAME_PASS * least * seconds_per_input[least]
     for shape, seconds in seconds_per_input.items():
         if unit < shape <= _LARGEST_UNIT and shape * seconds <= limit:
+            unit = shape
+    for shape, seconds in seconds_per_input.items():
+        if unit < shape <= evaluated * _SHARE_OF_EVALUATED and seconds < seconds_per_input[unit]:
             unit = shape
     return unit
 

@@ -145,7 +145,13 @@ class ModelSource:
     @property
     def unit(self) -> int:
         """What queries evaluate candidates in multiples of; before `calibrate` the build's batch."""
-        return self.build_batch if self._calibration is None else wave_unit(self._calibration.seconds_per_input)
+        return self.unit_after(0)
+
+    def unit_after(self, evaluated: int) -> int:
+        """As `unit`, for a query that has evaluated so many: larger shapes, which take less time per input."""
+        if self._calibration is None:
+            return self.build_batch
+        return wave_unit(self._calibration.seconds_per_input, evaluated)
 
     @property
     def seconds_per_input(self) -> dict[int, float]:

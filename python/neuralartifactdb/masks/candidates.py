@@ -80,6 +80,10 @@ class MaskCandidates:
         self.unit = 1
         self.max_wave = int(min(_WAVE_MASKS, max(16, _WAVE_BYTES // max(per_mask, 1))))
 
+    def unit_after(self, evaluated: int) -> int:
+        """Single masks, however many were evaluated."""
+        return self.unit
+
     def seconds(self, n: int, *, sequential: bool) -> float:
         """Predicted seconds to evaluate `n` masks."""
         return self._costs.seconds(n, sequential=sequential)

@@ -197,6 +197,10 @@ class GroupCandidates:
         self.unit = 1
         self.max_wave = max(1, _WAVE_MASKS * len(members) // max(len(members.ids), 1))
 
+    def unit_after(self, evaluated: int) -> int:
+        """Single groups, however many were evaluated."""
+        return self.unit
+
     def seconds(self, n: int, *, sequential: bool) -> float:
         """Predicted seconds to evaluate `n` groups."""
         return self._costs.seconds(self.masks_to_read(n), sequential=sequential)

@@ -227,21 +227,60 @@ Term make_term(TermKind kind, std::optional<double> target, std::optional<double
   return {kind, target.value_or(0.0), weight.value_or(1.0), weight.has_value()};
 }
 
-Array<double> term_table(const std::string& term_name, const py::object& lower_object, const py::object& upper_object,
-                         std::optional<double> target, std::optional<double> weight) {
-  const Term term = make_term(parse_term(term_name), target, weight);
-  return with_real(lower_object, "values_lower", -1, [&](auto lower) {
+// float64 (n_neurons,).
+Array<double> per_neuron(const py::object& object, const char* name, std::size_t n_neurons) {
+  Array<double> array = require<double>(object, name, 1);
+  if (axis(array, 0) == n_neurons) return array;
+  throw py::value_error("`" + std::string(name) + "` must have one element per neuron, " + std::to_string(n_neurons) +
+                        ", got " + std::to_string(array.shape(0)));
+}
+
+std::vector<Term> make_terms(TermKind kind, const py::object& targets_object, const py::object& weights_object,
+                             std::size_t n_neurons) {
+  Array<double> targets;
+  Array<double> weights;
+  if (!targets_object.is_none()) targets = per_neuron(targets_object, "targets", n_neurons);
+  if (!weights_object.is_none()) weights = per_neuron(weights_object, "weights", n_neurons);
+  std::vector<Term> terms;
+  terms.reserve(n_neurons);
+  for (std::size_t j = 0; j < n_neurons; ++j) {
+    std::optional<double> target;
+    std::optional<double> weight;
+    if (!targets_object.is_none()) target = targets.data()[j];
+    if (!weights_object.is_none()) weight = weights.data()[j];
+    terms.push_back(make_term(kind, target, weight));
+  }
+  return terms;
+}
+
+// int64 (g + 1,) from 0 to n, never falling; returns g.
+std::size_t require_starts(const Array<std::int64_t>& starts, std::size_t n) {
+  const std::int64_t* at = starts.data();
+  const std::size_t size = axis(starts, 0);
+  bool rises = size > 0 && at[0] == 0 && at[size - 1] == static_cast<std::int64_t>(n);
+  for (std::size_t j = 1; rises && j < size; ++j) rises = at[j - 1] <= at[j];
+  if (rises) return size - 1;
+  throw py::value_error("`starts` must rise from 0 to the number of values, " + std::to_string(n) + ", got " +
+                        std::string(py::str(starts)));
+}
+
+Array<double> term_tables(const std::string& term_name, const py::object& lower_object, const py::object& upper_object,
+                          const py::object& starts_object, const py::object& targets_object,
+                          const py::object& weights_object) {
+  const TermKind kind = parse_term(term_name);
+  const Array<std::int64_t> starts = require<std::int64_t>(starts_object, "starts", 1);
+  return with_real(lower_object, "values_lower", 1, [&](auto lower) {
     using Real = typename decltype(lower)::value_type;
-    const Array<Real> upper = require<Real>(upper_object, "values_upper", -1);
-    std::vector<py::ssize_t> shape(lower.shape(), lower.shape() + lower.ndim());
-    if (std::vector<py::ssize_t>(upper.shape(), upper.shape() + upper.ndim()) != shape) {
-      throw py::value_error("`values_lower` and `values_upper` must have one shape, got " +
-                            std::string(py::str(lower.attr("shape"))) + " and " +
-                            std::string(py::str(upper.attr("shape"))));
+    const Array<Real> upper = require<Real>(upper_object, "values_upper", 1);
+    const std::size_t n = axis(lower, 0);
+    if (axis(upper, 0) != n) {
+      throw py::value_error("`values_lower` and `values_upper` must have one length, got " + std::to_string(n) +
+                            " and " + std::to_string(upper.shape(0)));
     }
-    shape.push_back(2);
-    Array<double> table(shape);
-    const std::size_t n = static_cast<std::size_t>(lower.size());
+    const std::size_t n_neurons = require_starts(starts, n);
+    const std::vector<Term> terms = make_terms(kind, targets_object, weights_object, n_neurons);
+    Array<double> table({static_cast<py::ssize_t>(n), py::ssize_t{2}});
+    const std::int64_t* start = starts.data();
     const Real* lo = lower.data();
     const Real* hi = upper.data();
     double* out = table.mutable_data();
@@ -251,11 +290,14 @@ Array<double> term_table(const std::string& term_name, const py::object& lower_o
     constexpr std::size_t kBlock = 1024;
     double wide_lo[kBlock];
     double wide_hi[kBlock];
-    for (std::size_t begin = 0; begin < n; begin += kBlock) {
-      const std::size_t size = std::min(kBlock, n - begin);
-      kernels.widen[kType](lo + begin, size, wide_lo);
-      kernels.widen[kType](hi + begin, size, wide_hi);
-      kernels.term_intervals[term.kind](wide_lo, wide_hi, size, &term, out + 2 * begin);
+    for (std::size_t j = 0; j < n_neurons; ++j) {
+      const auto end = static_cast<std::size_t>(start[j + 1]);
+      for (auto begin = static_cast<std::size_t>(start[j]); begin < end; begin += kBlock) {
+        const std::size_t size = std::min(kBlock, end - begin);
+        kernels.widen[kType](lo + begin, size, wide_lo);
+        kernels.widen[kType](hi + begin, size, wide_hi);
+        kernels.term_intervals[kind](wide_lo, wide_hi, size, &terms[j], out + 2 * begin);
+      }
     }
     return table;
   });
@@ -369,13 +411,6 @@ const NamedColumn& parse_column(const std::string& dtype) {
   throw py::value_error("`dtype` must be 'float16', 'bfloat16', 'float32' or 'float64', got '" + dtype + "'");
 }
 
-Array<double> per_neuron(const py::object& object, const char* name, std::size_t n_neurons) {
-  Array<double> array = require<double>(object, name, 1);
-  if (axis(array, 0) == n_neurons) return array;
-  throw py::value_error("`" + std::string(name) + "` must have one element per neuron, " + std::to_string(n_neurons) +
-                        ", got " + std::to_string(array.shape(0)));
-}
-
 void value_bounds(const py::object& columns_object, py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs,
                   const std::string& dtype, const std::string& term_name, const std::string& combine_name,
                   const py::object& targets_object, const py::object& weights_object,
@@ -386,24 +421,13 @@ void value_bounds(const py::object& columns_object, py::ssize_t n_neurons, py::s
   const TermKind kind = parse_term(term_name);
   const CombineKind combine = parse_combine(combine_name);
   const int n_threads = resolve_threads(threads);
-  Array<double> targets;
-  Array<double> weights;
+  const std::vector<Term> terms = make_terms(kind, targets_object, weights_object, shape.n_neurons);
   Array<double> tolerances;
-  if (!targets_object.is_none()) targets = per_neuron(targets_object, "targets", shape.n_neurons);
-  if (!weights_object.is_none()) weights = per_neuron(weights_object, "weights", shape.n_neurons);
   if (!tolerances_object.is_none()) tolerances = per_neuron(tolerances_object, "tolerances", shape.n_neurons);
-  std::vector<Term> terms;
-  terms.reserve(shape.n_neurons);
-  for (std::size_t j = 0; j < shape.n_neurons; ++j) {
-    std::optional<double> target;
-    std::optional<double> weight;
-    if (!targets_object.is_none()) target = targets.data()[j];
-    if (!weights_object.is_none()) weight = weights.data()[j];
-    terms.push_back(make_term(kind, target, weight));
-    if (!tolerances_object.is_none() && !(tolerances.data()[j] >= 0.0)) {
-      throw py::value_error("`tolerances` must be at least 0, got " + std::to_string(tolerances.data()[j]) +
-                            " at position " + std::to_string(j));
-    }
+  for (std::size_t j = 0; j < shape.n_neurons && !tolerances_object.is_none(); ++j) {
+    if (tolerances.data()[j] >= 0.0) continue;
+    throw py::value_error("`tolerances` must be at least 0, got " + std::to_string(tolerances.data()[j]) +
+                          " at position " + std::to_string(j));
   }
   Array<double> lower = require_output(lower_object, "lower", shape.n_inputs);
   double* lo = lower.mutable_data();
@@ -557,8 +581,8 @@ void bind_activation(py::module_& m) {
       .def("finish", &finish_writer)
       .def_property_readonly("n_appended", &n_appended<WriterObject>);
 
-  m.def("term_table", &term_table, py::arg("term"), py::arg("values_lower"), py::arg("values_upper"),
-        py::arg("target") = py::none(), py::arg("weight") = py::none());
+  m.def("term_tables", &term_tables, py::arg("term"), py::arg("values_lower"), py::arg("values_upper"),
+        py::arg("starts"), py::arg("targets") = py::none(), py::arg("weights") = py::none());
   m.def("code_bounds", &code_bounds, py::arg("rows"), py::arg("n_neurons"), py::arg("row_group"), py::arg("n_inputs"),
         py::arg("n_bits"), py::arg("tables"), py::arg("maxima_terms"), py::arg("maxima_starts"), py::arg("combine"),
         py::arg("lower"), py::arg("upper"), py::kw_only(), py::arg("threads") = 0);
