@@ -319,6 +319,28 @@ def count_bounds(
         lower, upper (float64 (n,)): Outputs.
     """
 
+def strip_bounds(
+    grid: int,
+    shapes: _Ints,
+    low_upper: _IndexRow,
+    low_lower: _IndexRow,
+    high_upper: _IndexRow,
+    high_lower: _IndexRow,
+    n_masks: int,
+    positions: _Ids,
+    boxes: _Ints,
+    lower: _Floats,
+    upper: _Floats,
+) -> None:
+    """As `count_bounds`, of the part of the box in every row of cells, for some of the masks.
+
+    Args:
+        n_masks: How many the rows of the index have.
+        positions (int64 (k,)): Which of them.
+        boxes (int32 (k, 4) or (1, 4)): Theirs, or one for all.
+        lower, upper (float64 (k, grid)): Outputs.
+    """
+
 def cell_bounds(
     grid: int,
     shapes: _Ints,

@@ -110,6 +110,37 @@ def test_bounds_hold_the_exact_count(dtype: str, data: st.DataObject) -> None:
             assert lower[m] == exact == upper[m]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_strips_are_bounded_as_boxes_of_their_own(dtype: str, data: st.DataObject) -> None:
+    masks = data.draw(masks_of(dtype))
+    n, grid = len(masks), data.draw(st.sampled_from([1, 3, 8, 9]))
+    edges = np.unique(np.array(data.draw(st.lists(pixel_values(dtype), min_size=1, max_size=4)), np.float64))
+    index = index_of(masks, edges, grid)
+    low, high = (data.draw(st.none() | thresholds(dtype)) for _ in range(2))
+    rows = (*rows_around(index, edges, low, is_low=True), *rows_around(index, edges, high, is_low=False))
+    shapes = shapes_of(masks)
+    if len({m.shape for m in masks}) == 1 and data.draw(st.booleans()):
+        shapes = shapes[:1]
+    positions = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=6)), np.int64)
+    one_box = data.draw(st.booleans())
+    chosen = [masks[m] for m in (positions[:1] if one_box and len(positions) else positions)]
+    boxes = np.array([data.draw(boxes_in(m.shape, grid)) for m in chosen], np.int32).reshape(-1, 4)
+    if one_box and not len(positions):
+        boxes = np.zeros((1, 4), np.int32)
+    lower, upper = np.full((len(positions), grid), np.nan), np.full((len(positions), grid), np.nan)
+    _core.strip_bounds(grid, shapes, *rows, n, positions, boxes, lower, upper)
+    for i, m in enumerate(positions.tolist()):
+        height = masks[m].shape[0]
+        x0, y0, x1, y1 = (int(v) for v in boxes[0 if one_box else i])
+        for strip in range(grid):
+            top, bottom = strip * height // grid, (strip + 1) * height // grid
+            own = np.array([[x0, max(y0, top), x1, min(y1, bottom)]], np.int32)
+            low_ends, high_ends = count_bounds(grid, shapes, rows, own, n)
+            assert (lower[i, strip], upper[i, strip]) == (low_ends[m], high_ends[m])
+
+
 def is_aligned(region: tuple[slice, slice], shape: tuple[int, int], grid: int) -> bool:
     rows = {i * shape[0] // grid for i in range(grid + 1)}
     columns = {i * shape[1] // grid for i in range(grid + 1)}
@@ -279,6 +310,30 @@ def test_bad_input_of_cell_bounds(change: dict[str, Any], error: type[Exception]
     assert arguments["upper"].max() == 0
     with pytest.raises(error, match=text):
         _core.cell_bounds(**{**arguments, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"positions": np.array([2])}, ValueError, r"`positions` must lie in \[0, 2\), got 2 at position 0"),
+        ({"positions": np.array([-1])}, ValueError, "got -1"),
+        ({"positions": np.array([0], np.int32)}, TypeError, "`positions`"),
+        ({"boxes": np.zeros((2, 4), np.int32)}, ValueError, "`boxes` must have 1 rows"),
+        ({"lower": np.zeros((1, 2))}, ValueError, "`lower` must have 3 columns"),
+        ({"upper": np.zeros((2, 3))}, ValueError, "`upper` must have 1 rows"),
+        ({"n_masks": -1}, ValueError, "`n_masks`"),
+        ({"low_upper": bytes(9)}, ValueError, r"`low_upper\[0\]` must have 18 bytes, got 9"),
+    ],
+)
+def test_bad_input_of_strip_bounds(change: dict[str, Any], error: type[Exception], text: str) -> None:
+    good: dict[str, Any] = {
+        "grid": 3, "shapes": np.array([[6, 6]], np.int32), "low_upper": bytes(18), "low_lower": None,
+        "high_upper": None, "high_lower": None, "n_masks": 2, "positions": np.array([1]),
+        "boxes": np.zeros((1, 4), np.int32), "lower": np.zeros((1, 3)), "upper": np.zeros((1, 3)),
+    }  # fmt: skip
+    _core.strip_bounds(**good)
+    with pytest.raises(error, match=text):
+        _core.strip_bounds(**{**good, **change})
 
 
 def test_bad_input_of_cell_overlaps() -> None:

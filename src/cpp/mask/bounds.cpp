@@ -215,7 +215,49 @@ void cell_bounds_in(const Masks& masks, const KernelRows& rows, std::int32_t* lo
   });
 }
 
+// A strip is bounded as a mask that has no other cells.
+template <class Lane>
+void strip_bounds_in(const Masks& masks, const KernelRows& rows, const std::int64_t* positions, std::size_t k,
+                     const Box* boxes, bool one_box, double* lower, double* upper) {
+  constexpr int kLane = sizeof(Lane) == 2 ? 0 : 1;
+  const std::size_t grid = masks.grid;
+  const KernelTable& kernels = active_kernels();
+  Cells cells(grid);
+  std::vector<Lane> areas(grid * grid);
+  std::vector<Lane> overlaps(grid * grid);
+  const auto overlap = [&](const Box& box, Lane* out) {
+    kernels.overlap_cells[kLane](&box.x0, 1, grid, cells.y_starts.data(), cells.x_starts.data(), out);
+  };
+  for (std::size_t i = 0; i < k; ++i) {
+    const auto m = static_cast<std::size_t>(positions[i]);
+    const Shape& shape = masks.shapes[masks.one_shape ? 0 : m];
+    const bool same_shape = shape == cells.shape;
+    if (!same_shape) {
+      cells.set(shape, grid);
+      overlap(Box{0, 0, shape.width, shape.height}, areas.data());
+    }
+    if (!same_shape || !one_box) overlap(boxes[one_box ? 0 : i], overlaps.data());
+    for (std::size_t strip = 0; strip < grid; ++strip) {
+      const CellRows strip_rows = rows.from(m, strip * grid);
+      const MaskCells strip_cells{grid, areas.data() + strip * grid, 0, overlaps.data() + strip * grid, 0, &cells.step,
+                                  0};
+      const std::size_t at = i * grid + strip;
+      kernels.bound_masks[kLane](&strip_rows, &strip_cells, 1, lower + at, upper + at);
+    }
+  }
+}
+
 }  // namespace
+
+void strip_bounds(const Masks& masks, const IndexRows& rows, const std::int64_t* positions, std::size_t k,
+                  const Box* boxes, bool one_box, double* lower, double* upper) {
+  const KernelRows kernel_rows(rows, masks.grid * masks.grid);
+  if (all_fit_16(masks)) {
+    strip_bounds_in<std::int16_t>(masks, kernel_rows, positions, k, boxes, one_box, lower, upper);
+  } else {
+    strip_bounds_in<std::int32_t>(masks, kernel_rows, positions, k, boxes, one_box, lower, upper);
+  }
+}
 
 void count_bounds(const Masks& masks, const IndexRows& rows, const Box* boxes, bool one_box, double* lower,
                   double* upper, int threads, const Poll& poll) {

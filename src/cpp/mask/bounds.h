@@ -38,6 +38,10 @@ struct Masks {
 void count_bounds(const Masks& masks, const IndexRows& rows, const Box* boxes, bool one_box, double* lower,
                   double* upper, int threads, const Poll& poll);
 
+// The same strip by strip, for k of the masks: k x grid each. Strip i of a mask is its row of cells i; boxes: k or one.
+void strip_bounds(const Masks& masks, const IndexRows& rows, const std::int64_t* positions, std::size_t k,
+                  const Box* boxes, bool one_box, double* lower, double* upper);
+
 // The same per cell and for whole cells: n x grid x grid each.
 void cell_bounds(const Masks& masks, const IndexRows& rows, std::int32_t* lower, std::int32_t* upper, int threads,
                  const Poll& poll);

@@ -238,6 +238,39 @@ void count_bounds(py::ssize_t grid, const py::object& shapes_object, const py::o
   mask::count_bounds(masks, rows.rows, boxes.data, one_box, lo, hi, n_threads, check_signals());
 }
 
+void strip_bounds(py::ssize_t grid, const py::object& shapes_object, const py::object& low_upper,
+                  const py::object& low_lower, const py::object& high_upper, const py::object& high_lower,
+                  py::ssize_t n_masks, const py::object& positions_object, const py::object& boxes_object,
+                  const py::object& lower_object, const py::object& upper_object) {
+  const std::size_t side = require_grid(grid);
+  const std::size_t n = require_size("n_masks", n_masks, 0, ssize(SIZE_MAX / 2 / (side * side)));
+  const Shapes shapes(shapes_object);
+  const Boxes boxes(boxes_object);
+  const Array<std::int64_t> positions = require<std::int64_t>(positions_object, "positions", 1);
+  const std::size_t k = axis(positions, 0);
+  for (std::size_t i = 0; i < k; ++i) {
+    const std::int64_t m = positions.data()[i];
+    if (m >= 0 && m < static_cast<std::int64_t>(n)) continue;
+    throw py::value_error("`positions` must lie in [0, " + std::to_string(n) + "), got " + std::to_string(m) +
+                          " at position " + std::to_string(i));
+  }
+  Array<double> lower = require<double>(lower_object, "lower", 2);
+  Array<double> upper = require<double>(upper_object, "upper", 2);
+  require_writeable(lower, "lower");
+  require_writeable(upper, "upper");
+  require_columns(lower, "lower", ssize(side));
+  require_columns(upper, "upper", ssize(side));
+  require_length(lower, "lower", k, "positions");
+  require_length(upper, "upper", k, "positions");
+  const mask::Masks masks{n, side, shapes.data, one_for_all("shapes", shapes.n, n)};
+  const bool one_box = one_for_all("boxes", boxes.n, k);
+  const IndexRowBuffers rows(low_upper, low_lower, high_upper, high_lower, n * side * side);
+  double* lo = lower.mutable_data();
+  double* hi = upper.mutable_data();
+  const py::gil_scoped_release release;
+  mask::strip_bounds(masks, rows.rows, positions.data(), k, boxes.data, one_box, lo, hi);
+}
+
 void cell_bounds(py::ssize_t grid, const py::object& shapes_object, const py::object& low_upper,
                  const py::object& low_lower, const py::object& high_upper, const py::object& high_lower,
                  const py::object& lower_object, const py::object& upper_object, int threads) {
@@ -447,6 +480,9 @@ void bind_mask(py::module_& m) {
   m.def("count_bounds", &count_bounds, py::arg("grid"), py::arg("shapes"), py::arg("low_upper"), py::arg("low_lower"),
         py::arg("high_upper"), py::arg("high_lower"), py::arg("boxes"), py::arg("lower"), py::arg("upper"),
         py::kw_only(), py::arg("threads") = 0);
+  m.def("strip_bounds", &strip_bounds, py::arg("grid"), py::arg("shapes"), py::arg("low_upper"), py::arg("low_lower"),
+        py::arg("high_upper"), py::arg("high_lower"), py::arg("n_masks"), py::arg("positions"), py::arg("boxes"),
+        py::arg("lower"), py::arg("upper"));
   m.def("cell_bounds", &cell_bounds, py::arg("grid"), py::arg("shapes"), py::arg("low_upper"), py::arg("low_lower"),
         py::arg("high_upper"), py::arg("high_lower"), py::arg("lower"), py::arg("upper"), py::kw_only(),
         py::arg("threads") = 0);
