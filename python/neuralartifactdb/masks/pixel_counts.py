@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["RowPlan", "Rows", "RowsRead", "planned", "read_and_count", "regions_of"]
+__all__ = ["RowPlan", "Rows", "RowsRead", "count_stored", "planned", "read_and_count", "regions_of"]
 
 Floats = NDArray[np.float64]
 
@@ -192,6 +192,30 @@ def planned(
         np.maximum(plan.y1, inside[:, 3], out=plan.y1)
     np.minimum(plan.y0, plan.y1, out=plan.y0)
     return plan
+
+
+def count_stored(
+    view: MaskView,
+    segment: MaskSegment,
+    local: NDArray[np.int64],
+    leaves: Sequence[Count | Area],
+    skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
+) -> tuple[dict[Hashable, Floats], RowsRead]:
+    """As `read_and_count`, where all regions are boxes: by all threads of the core, and no row is held in memory."""
+    meta = view.meta
+    plan = planned(view, segment, local, leaves, {}, skip)
+    values = dict(plan.known)
+    heights = (plan.y1 - plan.y0).astype(np.int64)
+    n_masks = int(np.count_nonzero(heights))
+    if plan.counted:
+        boxes = np.stack([plan.boxes[leaf.key] for leaf in plan.counted])
+        limits = [leaf.limits(meta.dtype) for leaf in plan.counted]
+        counts = segment.count_boxes(local, boxes, limits, meta) if n_masks else np.zeros(boxes.shape[:2])
+        for leaf, found in zip(plan.counted, counts.astype(np.float64), strict=True):
+            found[plan.missing[leaf.key]] = np.nan
+            values[leaf.key] = found
+    n_bytes = int((heights * segment.shapes[local, 1]).sum()) * meta.stored_dtype.itemsize
+    return values, RowsRead(n_masks, n_bytes)
 
 
 def read_and_count(

@@ -18,6 +18,8 @@ namespace {
 #include "kernels/terms.inl"
 #include "kernels/pixels.inl"
 #include "kernels/columns.inl"
+#include "kernels/crc32.inl"
+#include "kernels/crc32_folded.inl"
 #include "kernels/cell_bounds.inl"
 #include "kernels/table.inl"
 // clang-format on
@@ -31,6 +33,7 @@ __attribute__((target("no-avx,no-pclmul"))) bool has_avx2() noexcept {
 
 constexpr KernelTable make_avx2_table() {
   KernelTable t = make_table("avx2", "x86-64 with AVX2 and PCLMULQDQ", has_avx2);
+  t.crc32 = crc32_folded;
   return t;
 }
 
