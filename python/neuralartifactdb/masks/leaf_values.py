@@ -126,7 +126,7 @@ class LeafValues:
             else:
                 lower, upper = others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
         elif isinstance(leaf, Area):
-            areas = box_areas(regions_of(region, segment, slice(first, last)), shapes_of(segment, first, last))
+            areas = box_areas(regions_of(region, segment, slice(first, last)), shapes_of(segment, slice(first, last)))
             lower = upper = areas if len(areas) == last - first else np.full(last - first, areas[0])
         else:
             boxes = regions_of(region, segment, slice(first, last))
@@ -152,7 +152,8 @@ class LeafValues:
             ordered = at[np.argsort(ids[at], kind="stable")]
             held = self._to_hold(segment, ids[ordered] - segment.first)
             chunks += self._chunks(segment, ordered[held])
-            self._put(values, ordered[~held], self._count(segment, ordered[~held], ids, known))
+            if not held.all():
+                self._put(values, ordered[~held], self._count(segment, ordered[~held], ids, known))
         most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in chunks}), default=0)
         in_memory = max(1, _HELD_BYTES // max(most_bytes, 1))
         workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(chunks), in_memory)
