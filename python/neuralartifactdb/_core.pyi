@@ -20,6 +20,52 @@ _Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]  # anythi
 _Rows: TypeAlias = list[Any] | tuple[Any, ...]  # of bytes-like objects
 _IndexRow: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8] | None
 
+class EndOfFileError(ValueError):
+    """A file ends too early.
+
+    Attributes:
+        position: Bytes of the array's data that it has.
+    """
+
+    position: int
+
+class ChecksumError(ValueError):
+    """A block's bytes are not those that were written.
+
+    Attributes:
+        block: Its number in the array.
+        found: CRC-32 of the bytes.
+    """
+
+    block: int
+    found: int
+
+class StoredArray:
+    """An array in a file, which functions of the core read block by verified block. Safe in threads.
+
+    Args:
+        descriptor: An open file, borrowed.
+        data_at: Where the data begins in it, in bytes.
+        n_bytes: Of the data.
+        block_bytes: At least 1; the last block may be shorter.
+        checksums (uint32 (blocks,)): CRC-32 of each block.
+
+    Attributes:
+        bytes_read: So far.
+    """
+
+    def __init__(
+        self, descriptor: int, data_at: int, n_bytes: int, block_bytes: int, checksums: npt.NDArray[np.uint32]
+    ) -> None: ...
+    @property
+    def bytes_read(self) -> int: ...
+
+def crc32(data: _Buffer, start: int = 0) -> int:
+    """CRC-32 as `zlib.crc32(data, start)`."""
+
+def block_crcs(data: _Buffer, block_bytes: int) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each block of `block_bytes`, the last one perhaps short; uint32 (blocks,)."""
+
 class NonFiniteError(ValueError):
     """A NaN or an infinity among activations.
 
@@ -395,6 +441,36 @@ def count_pixels(
 
     Returns:
         int64 (n,).
+    """
+
+def count_stored(
+    stored: StoredArray,
+    dtype: str,
+    offsets: _Ids,
+    widths: _Ints,
+    boxes: _Ints,
+    limits: list[tuple[float | None, float | None]],
+    nodata: float | None,
+    *,
+    threads: int = 0,
+) -> _Ids:
+    """Counts, in boxes of masks that are read from their file, pixels with low <= value < high, not NaN or `nodata`.
+
+    Of each mask the blocks from the first row of its boxes to the last are read and verified, by all threads.
+
+    Args:
+        stored: The pixels, mask after mask, row after row; blocks hold whole pixels.
+        dtype: As in `check_pixels`.
+        offsets (int64 (n,)): Bytes from the first element of the array to each mask's first pixel.
+        widths (int32 (n,)): Of each mask.
+        boxes (int32 (leaves, n, 4)): 0 <= x0 <= x1 <= width, 0 <= y0 <= y1, and rows up to y1 are in the array.
+        limits: (low, high) of each leaf, as in `count_pixels`.
+
+    Returns:
+        int64 (leaves, n).
+
+    Raises:
+        EndOfFileError, ChecksumError, OSError: The file is truncated, damaged or cannot be read.
     """
 
 def count_joint(

@@ -163,14 +163,14 @@ def bounded_search(
         search.offer(ids, intervals.lower, intervals.upper, intervals.may_be_null)
     stats.seconds["bounds"] = time.perf_counter() - began
     stats.candidates = search.candidate_count
-    prediction = _predict(search, candidates, stats)
     if predict_only:
-        return prediction
-    stats.scanned = prediction.scan
+        return _predict(search, candidates, stats)
+    # what fits one wave needs no prediction
+    stats.scanned = search.open_count > candidates.max_wave and _predict(search, candidates, stats).scan
     allowed = None if limits.max_evaluations is None else max(0, limits.max_evaluations - already_evaluated)
     last_shown = began
     cut = ""
-    waves = _scan(search, candidates) if prediction.scan else _waves(search, candidates, stats)
+    waves = _scan(search, candidates) if stats.scanned else _waves(search, candidates, stats)
     for ids in waves:
         if allowed is not None and stats.evaluated + len(ids) > allowed:
             room = -(-(allowed - stats.evaluated) // candidates.unit) * candidates.unit

@@ -6,6 +6,7 @@ One expression over counts, areas and columns; filters and top-k share it (desig
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -33,8 +34,8 @@ Ids = NDArray[np.int64]
 
 #: masks whose intervals are computed at once: a few arrays of this length per leaf
 _STEP_MASKS: Final = 32 * INDEX_BLOCK
-#: pixels of one wave, and masks of one at most
-_WAVE_BYTES: Final = 32 << 20
+#: pixels of the masks of one wave, read in some 50 ms from memory, and masks of one at most
+_WAVE_BYTES: Final = 512 << 20
 _WAVE_MASKS: Final = 4_096
 
 
@@ -75,10 +76,13 @@ class MaskCandidates:
         }
         self._also_ids: list[Ids] = []
         self._also_scores: list[NDArray[np.float64]] = []
-        per_mask = self.values.bytes_to_read(ids)
-        self._costs = ReadCosts(per_mask)
         self.unit = 1
-        self.max_wave = int(min(_WAVE_MASKS, max(16, _WAVE_BYTES // max(per_mask, 1))))
+        mean_bytes = sum(segment.pixel_nbytes for segment in view.segments) // max(len(view.stored_ids), 1)
+        self.max_wave = min(_WAVE_MASKS, max(16, _WAVE_BYTES // max(mean_bytes, 1)))
+
+    @cached_property
+    def _costs(self) -> ReadCosts:
+        return ReadCosts(self.values.bytes_to_read(self.ids))
 
     def unit_after(self, evaluated: int) -> int:
         """Single masks, however many were evaluated."""

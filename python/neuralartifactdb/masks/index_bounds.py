@@ -166,7 +166,7 @@ def count_bounds(
         Lower and upper ends, float64 (last - first,); NaN where the box is missing. The same array twice: exact.
     """
     n = last - first
-    shapes = shapes_of(segment, first, last)
+    shapes = shapes_of(segment, slice(first, last))
     areas = np.broadcast_to(box_areas(boxes, shapes), n)
     rows = EdgeRows(segment.edges if segment.n_edges else NO_EDGES, low, high, meta)
     if rows.nothing or rows.everything:
@@ -220,7 +220,7 @@ def cell_bounds(
     if rows.nothing:
         lower[:] = upper[:] = 0
         return lower, upper
-    shapes = shapes_of(segment, first, last)
+    shapes = shapes_of(segment, slice(first, last))
     indexed = segment.indexed()
     for begin, end in blocks(first, last):
         here = slice(begin - first, end - first)
@@ -241,9 +241,9 @@ def cell_bounds(
     return lower, upper
 
 
-def shapes_of(segment: MaskSegment, first: int, last: int) -> NDArray[np.int32]:
-    """int32 (1, 2) where all masks of the segment are alike, else (last - first, 2)."""
+def shapes_of(segment: MaskSegment, local: slice | NDArray[np.int64]) -> NDArray[np.int32]:
+    """int32 (1, 2) where all masks of the segment are alike, else (k, 2), those of some local positions."""
     uniform = segment.uniform_shape
     if uniform is not None:
         return np.array([uniform], dtype=np.int32)
-    return np.ascontiguousarray(segment.shapes[first:last])
+    return np.ascontiguousarray(segment.shapes[local])

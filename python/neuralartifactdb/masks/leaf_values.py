@@ -20,7 +20,7 @@ from neuralartifactdb.expressions.tree import Leaf
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.index_bounds import box_areas, count_bounds, shapes_of
 from neuralartifactdb.masks.other_masks import OtherMasks
-from neuralartifactdb.masks.pixel_counts import RowsRead, planned, read_and_count, regions_of
+from neuralartifactdb.masks.pixel_counts import RowsRead, count_stored, planned, read_and_count, regions_of
 from neuralartifactdb.masks.regions import BoxColumn, OtherMask
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class LeafValues:
             else:
                 lower, upper = others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
         elif isinstance(leaf, Area):
-            areas = box_areas(regions_of(region, segment, slice(first, last)), shapes_of(segment, first, last))
+            areas = box_areas(regions_of(region, segment, slice(first, last)), shapes_of(segment, slice(first, last)))
             lower = upper = areas if len(areas) == last - first else np.full(last - first, areas[0])
         else:
             boxes = regions_of(region, segment, slice(first, last))
@@ -147,21 +147,23 @@ class LeafValues:
         """
         known = known or {}
         values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
-        chunks = list(self._chunks(ids))
-        with_pixels = [chunk for chunk in chunks if len(chunk[1])]
-        most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in with_pixels}), default=0)
+        chunks: list[tuple[MaskSegment, NDArray[np.int64]]] = []
+        for segment, at in self.by_segment(ids):
+            ordered = at[np.argsort(ids[at], kind="stable")]
+            held = self._to_hold(segment, ids[ordered] - segment.first)
+            chunks += self._chunks(segment, ordered[held])
+            if not held.all():
+                self._put(values, ordered[~held], self._count(segment, ordered[~held], ids, known))
+        most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in chunks}), default=0)
         in_memory = max(1, _HELD_BYTES // max(most_bytes, 1))
-        workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(with_pixels), in_memory)
+        workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(chunks), in_memory)
         if workers > 1:
             with ThreadPoolExecutor(workers, thread_name_prefix="nadb-pixels") as pool:
-                done = list(pool.map(lambda chunk: self._read(chunk[0], chunk[1], ids, known), with_pixels))
+                done = list(pool.map(lambda chunk: self._read(chunk[0], chunk[1], ids, known), chunks))
         else:
-            done = [self._read(segment, at, ids, known) for segment, at in with_pixels]
-        for (_, at), (counts, read) in zip(with_pixels, done, strict=True):
-            self.masks_read += read.masks
-            self.bytes_read += read.bytes
-            for key, found in counts.items():
-                values[key][at] = found
+            done = [self._read(segment, at, ids, known) for segment, at in chunks]
+        for (_, at), found in zip(chunks, done, strict=True):
+            self._put(values, at, found)
         for key, (is_known, given) in known.items():
             values[key] = np.where(is_known, given, values[key])
         return {key: Intervals.points(found) for key, found in values.items()}
@@ -186,12 +188,19 @@ class LeafValues:
         for number in np.unique(owner):
             yield self.view.segments[int(number)], np.flatnonzero(owner == number)
 
-    def _chunks(self, ids: Ids) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
-        for segment, at in self.by_segment(ids):
-            order = at[np.argsort(ids[at], kind="stable")]
-            step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
-            for begin in range(0, len(order), step):
-                yield segment, order[begin : begin + step]
+    def _to_hold(self, segment: MaskSegment, local: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which masks' rows are needed for more than counts of boxes, bool (k,): those are read into memory."""
+        if self._others:
+            return np.ones(len(local), dtype=np.bool_)
+        missing = None if self._filler is None else self._filler.missing(segment, self.view.meta, local)
+        return np.zeros(len(local), dtype=np.bool_) if missing is None else missing
+
+    def _chunks(
+        self, segment: MaskSegment, at: NDArray[np.int64]
+    ) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
+        step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
+        for begin in range(0, len(at), step):
+            yield segment, at[begin : begin + step]
 
     def _largest(self, segment: MaskSegment) -> int:
         """Bytes of the largest mask of a segment."""
@@ -200,12 +209,30 @@ class LeafValues:
             return height * width * self.view.meta.stored_dtype.itemsize
         return int(segment.shapes.astype(np.int64).prod(axis=1).max(initial=0)) * self.view.meta.stored_dtype.itemsize
 
+    def _count(
+        self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known
+    ) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
+        skip = {key: is_known[at] for key, (is_known, _) in known.items()}
+        return count_stored(self.view, segment, ids[at] - segment.first, self.leaves, skip)
+
     def _read(
         self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known
     ) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
         skip = {key: is_known[at] for key, (is_known, _) in known.items()}
         local = ids[at] - segment.first
         return read_and_count(self.view, segment, local, self.leaves, self._others, self._filler, skip)
+
+    def _put(
+        self,
+        values: dict[Hashable, NDArray[np.float64]],
+        at: NDArray[np.int64],
+        found: tuple[dict[Hashable, NDArray[np.float64]], RowsRead],
+    ) -> None:
+        counts, read = found
+        self.masks_read += read.masks
+        self.bytes_read += read.bytes
+        for key, counted in counts.items():
+            values[key][at] = counted
 
 
 def _intervals(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb import _core
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.index_bounds import NO_EDGES, EdgeRows, box_areas, clipped, missing_boxes
+from neuralartifactdb.masks.index_bounds import NO_EDGES, EdgeRows, box_areas, clipped, missing_boxes, shapes_of
 from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, OtherMask, Region, Whole
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["RowPlan", "Rows", "RowsRead", "planned", "read_and_count", "regions_of"]
+__all__ = ["RowPlan", "Rows", "RowsRead", "count_stored", "planned", "read_and_count", "regions_of"]
 
 Floats = NDArray[np.float64]
 
@@ -164,19 +164,19 @@ def planned(
 ) -> RowPlan:
     """The rows that leaves need, for local positions int64 (k,) of a segment; `skip` as for `read_and_count`."""
     meta, k = view.meta, len(local)
-    shapes = segment.shapes[local]
+    shapes = shapes_of(segment, local)  # one row, and so one box, where all masks are alike
     plan = RowPlan({}, [], {}, {}, np.full(k, 2**31 - 1, dtype=np.int32), np.zeros(k, dtype=np.int32))
     for leaf in leaves:
         if isinstance(leaf.region, OtherMask):
             if isinstance(leaf, Area):
                 continue
-            inside = clipped(_EVERYWHERE, shapes)
+            inside = clipped(_EVERYWHERE, segment.shapes[local])
             inside[others[leaf.region.collection].partners(segment, local) < 0] = 0
         else:
             held = regions_of(leaf.region, segment, local)
-            areas = np.broadcast_to(box_areas(held, shapes), k)
             rows = None if isinstance(leaf, Area) else EdgeRows(NO_EDGES, *leaf.limits(meta.dtype), meta)
             if rows is None or rows.everything or rows.nothing:
+                areas = np.broadcast_to(box_areas(held, shapes), k)
                 nothing = rows is not None and rows.nothing
                 plan.known[leaf.key] = np.where(np.isnan(areas), np.nan, 0.0) if nothing else areas
                 continue
@@ -184,14 +184,40 @@ def planned(
             plan.counted.append(leaf)
             inside = clipped(held, shapes)
             if skip is not None and leaf.key in skip:
-                inside[skip[leaf.key]] = 0
-            plan.boxes[leaf.key] = inside
+                inside = np.where(skip[leaf.key][:, np.newaxis], np.int32(0), inside)
+            plan.boxes[leaf.key] = np.broadcast_to(inside, (k, 4))
             plan.missing[leaf.key] = np.broadcast_to(missing_boxes(held), k)
         some = inside[:, 3] > inside[:, 1]
         np.minimum(plan.y0, inside[:, 1], out=plan.y0, where=some)
         np.maximum(plan.y1, inside[:, 3], out=plan.y1)
     np.minimum(plan.y0, plan.y1, out=plan.y0)
     return plan
+
+
+def count_stored(
+    view: MaskView,
+    segment: MaskSegment,
+    local: NDArray[np.int64],
+    leaves: Sequence[Count | Area],
+    skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
+) -> tuple[dict[Hashable, Floats], RowsRead]:
+    """As `read_and_count`, where all regions are boxes: by all threads of the core, and no row is held in memory."""
+    meta = view.meta
+    plan = planned(view, segment, local, leaves, {}, skip)
+    values = dict(plan.known)
+    heights = (plan.y1 - plan.y0).astype(np.int64)
+    n_masks = int(np.count_nonzero(heights))
+    if plan.counted:
+        boxes = np.empty((len(plan.counted), len(local), 4), dtype=np.int32)
+        for i, leaf in enumerate(plan.counted):
+            boxes[i] = plan.boxes[leaf.key]
+        limits = [leaf.limits(meta.dtype) for leaf in plan.counted]
+        counts = segment.count_boxes(local, boxes, limits, meta) if n_masks else np.zeros(boxes.shape[:2])
+        for leaf, found in zip(plan.counted, counts.astype(np.float64), strict=True):
+            found[plan.missing[leaf.key]] = np.nan
+            values[leaf.key] = found
+    n_bytes = int((heights * segment.shapes[local, 1]).sum()) * meta.stored_dtype.itemsize
+    return values, RowsRead(n_masks, n_bytes)
 
 
 def read_and_count(

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralartifactdb import _core
 from neuralartifactdb.errors import FormatError, IdError, InvalidValueError
-from neuralartifactdb.masks.batch import INDEX_BLOCK, MISSING_BOX, STORED_DTYPES
+from neuralartifactdb.masks.batch import INDEX_BLOCK, MISSING_BOX, STORED_DTYPES, CollectionMeta
 from neuralartifactdb.masks.filled_index import FilledIndex
 from neuralartifactdb.masks.writer import TABLE
 from neuralartifactdb.storage.mutex import Mutex
@@ -23,6 +24,8 @@ from neuralartifactdb.storage.reader import SegmentReader
 from neuralartifactdb.storage.tables import read_table
 
 __all__ = ["MaskSegment"]
+
+Limits = tuple[float | None, float | None]
 
 
 class MaskSegment:
@@ -198,12 +201,34 @@ class MaskSegment:
     # ---- pixels ----------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _offsets(self) -> NDArray[np.int64]:
+        """Where each mask's pixels begin, in bytes, int64 (n,)."""
+        sizes = self.shapes.astype(np.int64).prod(axis=1) * self._item
+        return np.asarray(np.cumsum(sizes) - sizes)
+
+    @cached_property
     def _geometry(self) -> tuple[list[int], list[int], list[int]]:
         """Per mask: offset in bytes, height, bytes of a row."""
         shapes = self.shapes.astype(np.int64)
-        sizes = shapes.prod(axis=1) * self._item
-        offsets = np.cumsum(sizes) - sizes
-        return offsets.tolist(), shapes[:, 0].tolist(), (shapes[:, 1] * self._item).tolist()
+        return self._offsets.tolist(), shapes[:, 0].tolist(), (shapes[:, 1] * self._item).tolist()
+
+    def count_boxes(
+        self, ids: NDArray[np.int64], boxes: NDArray[np.int32], limits: list[Limits], meta: CollectionMeta
+    ) -> NDArray[np.int64]:
+        """Exact counts of pixels in range in boxes, straight from the file: nothing is kept.
+
+        Args:
+            ids: int64 (k,), local positions; neighbours in ascending order come with one read.
+            boxes: int32 (leaves, k, 4), clipped.
+            limits: (low, high) of each leaf, normalised thresholds, None for open.
+            meta: of the collection.
+
+        Returns:
+            int64 (leaves, k).
+        """
+        widths = np.ascontiguousarray(self.shapes[ids, 1])
+        with self.reader.stored("pixels") as stored:
+            return _core.count_stored(stored, meta.native, self._offsets[ids], widths, boxes, limits, meta.nodata)
 
     def read_rows(
         self, ids: NDArray[np.int64], y0: NDArray[np.int32], y1: NDArray[np.int32]

@@ -6,15 +6,19 @@ Implements the checksums of design section 6.
 
 from __future__ import annotations
 
-import zlib
 from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+from neuralartifactdb import _core
 
 __all__ = ["BlockChecksums", "block_crcs", "crc32", "n_blocks"]
 
 
 def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
     """CRC-32 of `data`, continuing from `start`."""
-    return zlib.crc32(data, start)
+    return _core.crc32(data, start)
 
 
 def n_blocks(n_bytes: int, block_bytes: int) -> int:
@@ -22,9 +26,9 @@ def n_blocks(n_bytes: int, block_bytes: int) -> int:
     return -(-n_bytes // block_bytes)
 
 
-def block_crcs(data: memoryview, block_bytes: int) -> list[int]:
-    """CRC-32 of each block of `data` (a view of format "B"), the last one perhaps short."""
-    return [zlib.crc32(data[at : at + block_bytes]) for at in range(0, data.nbytes, block_bytes)]
+def block_crcs(data: bytes | bytearray | memoryview, block_bytes: int) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each block of `data`, the last one perhaps short."""
+    return _core.block_crcs(data, block_bytes)
 
 
 class BlockChecksums:
@@ -47,16 +51,16 @@ class BlockChecksums:
         size, position, end = self.block_bytes, 0, data.nbytes
         if self._filled:
             position = min(size - self._filled, end)
-            self._crc = zlib.crc32(data[:position], self._crc)
+            self._crc = crc32(data[:position], self._crc)
             self._filled += position
             if self._filled < size:
                 return
             self.finished.append(self._crc)
             self._crc = self._filled = 0
         whole = end - (end - position) % size
-        self.finished.extend(block_crcs(data[position:whole], size))
+        self.finished.frombytes(block_crcs(data[position:whole], size).tobytes())
         if whole < end:
-            self._crc = zlib.crc32(data[whole:])
+            self._crc = crc32(data[whole:])
             self._filled = end - whole
 
     def finish(self) -> array[int]:

@@ -43,6 +43,7 @@ __all__ = [
     "read_at",
     "read_file",
     "read_into",
+    "reading",
     "remove",
     "remove_tree",
     "rename",
@@ -404,6 +405,17 @@ def read_into(path: str, offset: int, target: memoryview) -> int:
                     break
                 done += n
             return done
+    finally:
+        _descriptors.release(descriptor)
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[int]:
+    """A descriptor of the file for code that makes its own `pread` calls; errors of the disk are reported as here."""
+    descriptor = _descriptors.acquire(path)
+    try:
+        with _call("read", path):
+            yield descriptor.fd
     finally:
         _descriptors.release(descriptor)
 

@@ -6,13 +6,15 @@ is cached is answered under one lock and without copying, and neighbours that ar
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from neuralartifactdb import _core
 from neuralartifactdb.errors import FormatError, InvalidValueError, UnknownNameError
 from neuralartifactdb.storage import io, npy
 from neuralartifactdb.storage.cache import BlockCache
@@ -38,7 +40,7 @@ class _OpenArray:
 
     __slots__ = ("base", "block_bytes", "checksums", "entry", "path")
 
-    def __init__(self, entry: ArrayEntry, path: str, base: int, checksums: memoryview) -> None:
+    def __init__(self, entry: ArrayEntry, path: str, base: int, checksums: npt.NDArray[np.uint32]) -> None:
         self.entry = entry
         self.path = path
         self.base = base
@@ -65,7 +67,7 @@ class SegmentReader:
         self._directory = os.path.join(os.fspath(db_dir), SEGMENTS_NAME, ref.id)
         self._manifest: Manifest | None = None
         self._manifest_nbytes = 0
-        self._checksums: memoryview | None = None
+        self._checksums: npt.NDArray[np.uint32] | None = None
         self._open: dict[str, _OpenArray] = {}
 
     @property
@@ -205,6 +207,27 @@ class SegmentReader:
             self._read_runs(array, ranges, missing, keep, out)
         return out
 
+    @contextlib.contextmanager
+    def stored(self, name: str) -> Iterator[_core.StoredArray]:
+        """An array for loops of the core that read it, verified, as they go; nothing passes through the cache.
+
+        Raises:
+            FormatError: The file is damaged, truncated or missing; from within the body, too.
+        """
+        array = self._open.get(name) or self._open_array(name)
+        entry, size = array.entry, array.block_bytes
+        with io.reading(array.path) as descriptor:
+            found = _core.StoredArray(descriptor, entry.data_at, entry.nbytes, size, array.checksums)
+            try:
+                yield found
+            except _core.EndOfFileError as error:
+                raise self._short(array, error.position) from None
+            except _core.ChecksumError as error:
+                length = min(size, entry.nbytes - error.block * size)
+                raise self._damaged(array, error.block, length, error.found) from None
+            finally:
+                self._count(found.bytes_read)
+
     def array(self, name: str) -> npt.NDArray[Any]:
         """A whole array, read-only, verified; it does not pass through the cache."""
         entry = self._entry(name)
@@ -238,8 +261,7 @@ class SegmentReader:
             self._count(n)
             if n < part.nbytes:
                 raise self._short(array, at + n)
-            for first in range(at, at + part.nbytes, size):
-                self._check(array, first // size, target[first : min(first + size, entry.nbytes)])
+            self._check(array, at // size, part)
         return target.toreadonly()
 
     def _fill(self, array: _OpenArray, ranges: Sequence[tuple[int, int]], missing: list[int], out: list[Any]) -> None:
@@ -331,10 +353,7 @@ class SegmentReader:
         self._count(n)
         if n < length:
             raise self._short(array, at + n)
-        if block_crcs(target[:length], size) != array.checksums[first:end].tolist():
-            for number in range(first, end):
-                start = (number - first) * size
-                self._check(array, number, target[start : min(start + size, length)])
+        self._check(array, first, target[:length])
 
     def _outside(self, array: _OpenArray, position: int, offset: int, length: int) -> InvalidValueError:
         return InvalidValueError(
@@ -351,23 +370,30 @@ class SegmentReader:
         if len(data) < length:
             self._count(len(data))
             raise self._short(array, at + len(data))
+        self._check(array, first, data)
         fresh: list[tuple[int, bytes]] = []
         for number in range(first, end):
             block = data if end - first == 1 else data[(number - first) * size : (number - first + 1) * size]
-            self._check(array, number, block)
             blocks[number] = block
             fresh.append((array.base + number, block))
         self.bytes_read += length
         self._cache.put(fresh, length)
 
-    def _check(self, array: _OpenArray, number: int, block: bytes | memoryview) -> None:
-        found = crc32(block)
-        if found != array.checksums[number]:
-            raise FormatError(
-                f"{array.path}: block {number} at offset {array.entry.data_at + number * array.block_bytes} "
-                f"({len(block)} bytes) got CRC-32 {found:08x}, expected {array.checksums[number]:08x}: the file is "
-                "damaged; restore it from a copy or index again"
-            )
+    def _check(self, array: _OpenArray, first: int, data: bytes | memoryview) -> None:
+        """Verify whole blocks from block `first` on, the last one perhaps short."""
+        found = block_crcs(data, array.block_bytes)
+        expected = array.checksums[first : first + len(found)]
+        if found.tobytes() != expected.tobytes():
+            i = int(np.flatnonzero(found != expected)[0])
+            length = min(array.block_bytes, memoryview(data).nbytes - i * array.block_bytes)
+            raise self._damaged(array, first + i, length, int(found[i]))
+
+    def _damaged(self, array: _OpenArray, number: int, length: int, found: int) -> FormatError:
+        return FormatError(
+            f"{array.path}: block {number} at offset {array.entry.data_at + number * array.block_bytes} "
+            f"({length} bytes) got CRC-32 {found:08x}, expected {array.checksums[number]:08x}: the file is "
+            "damaged; restore it from a copy or index again"
+        )
 
     def _short(self, array: _OpenArray, n: int) -> FormatError:
         at = array.entry.data_at
@@ -410,7 +436,7 @@ class SegmentReader:
         self._open[name] = array
         return array
 
-    def _all_checksums(self) -> memoryview:
+    def _all_checksums(self) -> npt.NDArray[np.uint32]:
         if self._checksums is None:
             path = os.path.join(self._directory, CHECKSUMS_NAME)
             n = self.manifest.n_checksums
@@ -426,5 +452,5 @@ class SegmentReader:
                 raise FormatError(
                     f"{path}: from offset 0 got CRC-32 {crc32(data):08x}, expected {self.manifest.checksums_crc:08x}"
                 )
-            self._checksums = np.frombuffer(data, "<u4", offset=npy.HEADER_BYTES).astype(np.uint32).data
+            self._checksums = np.frombuffer(data, "<u4", offset=npy.HEADER_BYTES).astype(np.uint32)
         return self._checksums

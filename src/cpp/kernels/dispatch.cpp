@@ -1,4 +1,5 @@
-// Choice of the kernel table; see dispatch.h. A new target is one more <target>.cpp and one more line in kPriority.
+// Choice of the kernel table; see dispatch.h. A new target is one more <target>.cpp, its flags in CMakeLists.txt and one
+// more line in kPriority.
 #include "kernels/dispatch.h"
 
 #include <cstdlib>
@@ -6,12 +7,19 @@
 
 namespace nadb {
 
+#ifdef NADB_AVX2
+extern const KernelTable kAvx2Kernels;
+#endif
 extern const KernelTable kScalarKernels;
 
 namespace {
 
 // Every compiled target, best first: the one list of them.
-const KernelTable* const kPriority[] = {&kScalarKernels};
+const KernelTable* const kPriority[] = {
+#ifdef NADB_AVX2
+    &kAvx2Kernels,
+#endif
+    &kScalarKernels};
 
 std::string list_targets() {
   std::string list;

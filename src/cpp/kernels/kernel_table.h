@@ -160,6 +160,9 @@ struct KernelTable {
   void (*sum_cells[kPixelTypeCount])(const void* counts, size_t n_edges, size_t padded, const int32_t* starts,
                                      size_t grid, uint32_t* sums);
 
+  // crc32.inl. CRC-32 of n bytes as zlib has it, continuing from `start`, the CRC-32 of what came before (0: nothing).
+  uint32_t (*crc32)(const uint8_t* data, size_t n, uint32_t start);
+
   // cell_bounds.inl, by lane type. overlap_cells: per box (x0, y0, x1, y1) and cell the pixels that both have, `starts`
   // being int32_t[grid + 1] per axis; n boxes over masks of one shape.
   void (*overlap_cells[kLaneTypes])(const int32_t* boxes, size_t n, size_t grid, const int32_t* y_starts,

@@ -16,6 +16,7 @@ namespace {
 #include "kernels/terms.inl"
 #include "kernels/pixels.inl"
 #include "kernels/columns.inl"
+#include "kernels/crc32.inl"
 #include "kernels/cell_bounds.inl"
 #include "kernels/table.inl"
 // clang-format on

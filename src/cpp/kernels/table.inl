@@ -90,6 +90,7 @@ constexpr KernelTable make_table(const char* name, const char* description, bool
   t.pixel_keys[kPixelF32] = pixel_keys<PixelF32>;
   t.count_columns[kPixelF32] = count_columns<int32_t>;
   t.sum_cells[kPixelF32] = sum_cells<int32_t>;
+  t.crc32 = crc32;
   t.overlap_cells[0] = overlap_cells<int16_t>;
   t.bound_masks[0] = bound_masks<int16_t>;
   t.bound_cells[0] = bound_cells<int16_t>;

@@ -8,6 +8,7 @@ namespace nadb::python {
 void bind_activation(pybind11::module_& m);
 void bind_mask(pybind11::module_& m);
 void bind_search(pybind11::module_& m);
+void bind_storage(pybind11::module_& m);
 void bind_build_info(pybind11::module_& m);
 
 }  // namespace nadb::python

@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, m) {
     throw pybind11::import_error(error.what());
   }
   nadb::python::bind_activation(m);
+  nadb::python::bind_storage(m);
   nadb::python::bind_mask(m);
   nadb::python::bind_search(m);
   nadb::python::bind_build_info(m);

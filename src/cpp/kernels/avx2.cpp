@@ -1,0 +1,45 @@
+// The kernels for x86-64 CPUs with AVX2 and PCLMULQDQ: the bodies of scalar.cpp compiled for wider vectors, and those
+// that are written for them. Equal to scalar bit for bit. Only C headers, intrinsics and our .inl files are included,
+// the latter in an anonymous namespace (style.md, "Kernels").
+#include <immintrin.h>
+
+#include "kernels/kernel_table.h"
+
+namespace nadb {
+namespace {
+
+#include "kernels/float_key.inl"
+// clang-format off: the order matters
+#include "kernels/keys.inl"
+#include "kernels/transpose.inl"
+#include "kernels/encode.inl"
+#include "kernels/bits.inl"
+#include "kernels/accumulate.inl"
+#include "kernels/terms.inl"
+#include "kernels/pixels.inl"
+#include "kernels/columns.inl"
+#include "kernels/crc32.inl"
+#include "kernels/crc32_folded.inl"
+#include "kernels/cell_bounds.inl"
+#include "kernels/table.inl"
+// clang-format on
+
+// Asked on every CPU, so it must itself do without. __builtin_cpu_supports also asks whether the system saves the
+// registers.
+__attribute__((target("no-avx,no-pclmul"))) bool has_avx2() noexcept {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("pclmul");
+}
+
+constexpr KernelTable make_avx2_table() {
+  KernelTable t = make_table("avx2", "x86-64 with AVX2 and PCLMULQDQ", has_avx2);
+  t.crc32 = crc32_folded;
+  return t;
+}
+
+}  // namespace
+
+extern const KernelTable kAvx2Kernels;
+const KernelTable kAvx2Kernels = make_avx2_table();
+
+}  // namespace nadb

@@ -1,0 +1,118 @@
+// Python bindings of src/cpp/storage: checksums, and arrays that are read from their file. Documented for users of the
+// core in _core.pyi.
+#include <cerrno>
+#include <limits>
+
+#include "kernels/dispatch.h"
+#include "python/bindings.h"
+#include "python/stored_array.h"
+
+namespace nadb::python {
+
+namespace {
+
+constexpr std::size_t kLongBytes = std::size_t{1} << 15;  // the GIL is let go of for more
+
+// The bytes of one contiguous bytes-like object, for the duration of a call. Made and destroyed under the GIL.
+class BytesView {
+ public:
+  explicit BytesView(const py::object& object) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) == 0) return;
+    PyErr_Clear();
+    throw py::type_error("`data` must be a contiguous bytes-like object, got " +
+                         std::string(py::str(py::type::handle_of(object).attr("__name__"))));
+  }
+  ~BytesView() { PyBuffer_Release(&view_); }
+  BytesView(const BytesView&) = delete;
+  BytesView& operator=(const BytesView&) = delete;
+
+  const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(view_.buf); }
+  std::size_t size() const { return static_cast<std::size_t>(view_.len); }
+
+ private:
+  Py_buffer view_{};
+};
+
+// Runs `body` without the GIL where it takes long enough to be worth letting go of it.
+template <class Body>
+void run(std::size_t n_bytes, Body&& body) {
+  if (n_bytes <= kLongBytes) return body();
+  const py::gil_scoped_release release;
+  body();
+}
+
+std::uint32_t crc32(const py::object& data, std::uint32_t start) {
+  const BytesView bytes(data);
+  std::uint32_t crc = 0;
+  run(bytes.size(), [&] { crc = active_kernels().crc32(bytes.data(), bytes.size(), start); });
+  return crc;
+}
+
+Array<std::uint32_t> block_crcs(const py::object& data, py::ssize_t block_bytes) {
+  const std::size_t size = require_size("block_bytes", block_bytes, 1, PY_SSIZE_T_MAX);
+  const BytesView bytes(data);
+  const std::size_t n = bytes.size() / size + (bytes.size() % size != 0 ? 1 : 0);
+  Array<std::uint32_t> crcs(static_cast<py::ssize_t>(n));
+  std::uint32_t* out = crcs.mutable_data();
+  run(bytes.size(), [&] { storage::block_crcs(bytes.data(), bytes.size(), size, out); });
+  return crcs;
+}
+
+std::unique_ptr<StoredArrayObject> make_stored_array(int descriptor, py::ssize_t data_at, py::ssize_t n_bytes,
+                                                     py::ssize_t block_bytes, const py::object& checksums_object) {
+  const std::size_t block = require_size("block_bytes", block_bytes, 1, PY_SSIZE_T_MAX);
+  const std::size_t n = require_size("n_bytes", n_bytes, 0, PY_SSIZE_T_MAX);
+  require_size("data_at", data_at, 0, PY_SSIZE_T_MAX - n_bytes);
+  auto checksums = require<std::uint32_t>(checksums_object, "checksums", 1);
+  auto made = std::make_unique<StoredArrayObject>(descriptor, data_at, n, block, std::move(checksums));
+  if (axis(made->checksums, 0) == made->array.n_blocks()) return made;
+  throw py::value_error("`checksums` must have one element for each of " + std::to_string(made->array.n_blocks()) +
+                        " blocks, got " + std::to_string(made->checksums.shape(0)));
+}
+
+// A type of exception, made once; outlives the interpreter's modules on purpose: translators are never unregistered.
+py::object make_type(py::module_& m, const char* name, const char* doc) {
+  const std::string full = std::string("neuralartifactdb._core.") + name;
+  const py::object type =
+      py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(full.c_str(), doc, PyExc_ValueError, nullptr));
+  m.attr(name) = type;
+  return type;
+}
+
+void register_errors(py::module_& m) {
+  static const py::object* end_of_file =
+      new py::object(make_type(m, "EndOfFileError", "A file ends after `position` bytes of an array's data."));
+  static const py::object* checksum = new py::object(
+      make_type(m, "ChecksumError", "The bytes of `block` have the CRC-32 `found`, not the one stored."));
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const storage::ReadError& error) {
+      errno = error.error;
+      PyErr_SetFromErrno(PyExc_OSError);
+    } catch (const storage::EndOfFileError& error) {
+      const py::object instance = (*end_of_file)(error.what());
+      instance.attr("position") = error.position;
+      PyErr_SetObject(end_of_file->ptr(), instance.ptr());
+    } catch (const storage::ChecksumError& error) {
+      const py::object instance = (*checksum)(error.what());
+      instance.attr("block") = error.block;
+      instance.attr("found") = error.found;
+      PyErr_SetObject(checksum->ptr(), instance.ptr());
+    }
+  });
+}
+
+}  // namespace
+
+void bind_storage(py::module_& m) {
+  register_errors(m);
+  m.def("crc32", &crc32, py::arg("data"), py::arg("start") = 0);
+  m.def("block_crcs", &block_crcs, py::arg("data"), py::arg("block_bytes"));
+  py::class_<StoredArrayObject>(m, "StoredArray")
+      .def(py::init(&make_stored_array), py::arg("descriptor"), py::arg("data_at"), py::arg("n_bytes"),
+           py::arg("block_bytes"), py::arg("checksums"))
+      .def_property_readonly("bytes_read", [](const StoredArrayObject& self) { return self.array.bytes_read(); });
+}
+
+}  // namespace nadb::python

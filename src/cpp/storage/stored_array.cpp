@@ -1,0 +1,49 @@
+// Verified reads; see stored_array.h. `pread` alone, as in neuralartifactdb/storage/io.py: no shared position, no
+// memory map.
+#include "storage/stored_array.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "kernels/dispatch.h"
+
+namespace nadb::storage {
+
+namespace {
+
+constexpr std::size_t kMostBytes = std::size_t{1} << 30;  // Linux moves at most 2 GiB - 4 KiB in one call
+
+}  // namespace
+
+void block_crcs(const std::uint8_t* data, std::size_t n, std::size_t block_bytes, std::uint32_t* out) {
+  const auto crc32 = active_kernels().crc32;
+  for (; n > block_bytes; data += block_bytes, n -= block_bytes) *out++ = crc32(data, block_bytes, 0);
+  if (n != 0) *out = crc32(data, n, 0);
+}
+
+std::size_t StoredArray::read_blocks(std::size_t first, std::size_t end, std::uint8_t* target) const {
+  const std::size_t begin = first * block_bytes_;
+  const std::size_t n = end_of(end - 1) - begin;
+  std::size_t done = 0;
+  while (done < n) {
+    const auto at = static_cast<off_t>(data_at_ + static_cast<std::int64_t>(begin + done));
+    const ssize_t got = pread(descriptor_, target + done, std::min(n - done, kMostBytes), at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw ReadError(errno);
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  bytes_read_.fetch_add(done, std::memory_order_relaxed);
+  if (done < n) throw EndOfFileError(begin + done);
+  const auto crc32 = active_kernels().crc32;
+  for (std::size_t block = first; block < end; ++block) {
+    const std::size_t from = block * block_bytes_;
+    const std::uint32_t found = crc32(target + (from - begin), end_of(block) - from, 0);
+    if (found != checksums_[block]) throw ChecksumError(block, found);
+  }
+  return n;
+}
+
+}  // namespace nadb::storage
