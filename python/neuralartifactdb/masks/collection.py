@@ -141,15 +141,9 @@ class Masks:
             else f"{len(sizes):,} sizes up to {sizes[:, 0].max()} x {sizes[:, 1].max()}"
         )
         low, high = self.value_range
-        index = (
-            "index not chosen yet"
-            if not meta.has_index
-            else f"index {format_bytes(view.index_nbytes)}, {meta.grid} x {meta.grid} cells x {len(meta.edges)} edges"
-            + (", filled in by queries" if meta.is_lazy else "")
-        )
         lines = [
             f"Masks({self._name!r}: {len(view):,} masks, {size}, {meta.dtype} in [{low:g}, {high:g}])",
-            f"  {format_bytes(view.nbytes)} on disk; {index}" + (f"; {n_gone:,} deleted" if n_gone else ""),
+            f"  {format_bytes(view.nbytes)} on disk; {view.index_text}" + (f"; {n_gone:,} deleted" if n_gone else ""),
         ]
         if view.box_names or view.attribute_names:
             boxes, attributes = ", ".join(view.box_names) or "none", ", ".join(view.attribute_names) or "none"
@@ -173,6 +167,9 @@ class Masks:
         progress: Any = None,
     ) -> NDArray[np.int64]:
         """Add masks; durable and visible to everybody on return, all of them or none.
+
+        The first append chooses what was left open of the index, and measures what compression makes of the pixels:
+        the bar's headline and the collection's `repr` tell the index's share of them.
 
         Args:
             pixels: (n, h, w), an array or torch tensor; or a list of 2-D arrays or tensors of any sizes; or an
