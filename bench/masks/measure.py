@@ -100,7 +100,7 @@ def measure(
         asked: queries with the exact scores.
         ours: answers first, and again next to every scan.
         indexed: others that answer before the scans do.
-        scans: who reads everything; open only while it is asked, before and after all are open.
+        scans: who reads everything; open only while it is asked, closed afterwards.
         verify: whether our first answer is also checked by its own `verify()`.
 
     Returns:
@@ -115,8 +115,8 @@ def measure(
     for scan in scans:
         scan.competitor.close()  # its memory is needed for the files of the others
     again: list[list[Record]] = [[] for _ in asked]  # our answers, by query
-    others = []
-    resident = {entrant.competitor.name: _warm_up(entrant, asked) for entrant in (ours, *indexed)}
+    others: list[Record] = []
+    resident = _warm_up([ours, *indexed], asked[0][0])
     for number, (question, scores) in enumerate(asked):
         again[number].append(_record(workload, ours.competitor, question, scores, resident=resident))
         if number == 0 and verify:
@@ -124,7 +124,7 @@ def measure(
         others += [_record(workload, one.competitor, question, scores, resident=resident) for one in indexed]
     for scan in scans:
         scan.competitor.open()
-        resident = {one.competitor.name: _warm_up(one, asked) for one in (scan, ours)}
+        resident = _warm_up([scan, ours], asked[0][0])
         for number, (question, scores) in enumerate(asked[: scan.at_most]):
             others.append(_record(workload, scan.competitor, question, scores, resident=resident))
             again[number].append(_record(workload, ours.competitor, question, scores, resident=resident))
@@ -139,16 +139,17 @@ def measure(
                 entrant.competitor.open()
                 records.append(_record(workload, entrant.competitor, question, scores))
                 entrant.competitor.close()
-    for entrant in everybody:
+    for entrant in (ours, *indexed):
         entrant.competitor.open()
     return records
 
 
-def _warm_up(entrant: Entrant, asked: Sequence[tuple[Question, NDArray[np.float64]]]) -> float | None:
-    """Brings files into the page cache and asks one query; the share of them that is there, None without files."""
-    load(entrant.competitor.files())
-    entrant.competitor.answer(asked[0][0])
-    return resident_share(entrant.competitor.files())
+def _warm_up(entrants: Sequence[Entrant], question: Question) -> dict[str, float | None]:
+    """Brings files into the page cache and asks each a query; the shares that are there when all have answered."""
+    for entrant in entrants:
+        load(entrant.competitor.files())
+        entrant.competitor.answer(question)
+    return {entrant.competitor.name: resident_share(entrant.competitor.files()) for entrant in entrants}
 
 
 def _median(records: Sequence[Record]) -> Record:
