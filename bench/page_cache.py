@@ -1,4 +1,4 @@
-"""Cold reads for the benches: files out of the operating system's page cache, and a check that they are.
+"""Cold and warm reads for the benches: files out of the operating system's page cache or in it, and a check of that.
 
 Pages that are dirty or mapped stay, so files are synced first and whoever mapped them must have let go. A machine's own
 disk cache, or a virtual machine's host, may still hold them: "cold" here means out of this system's memory.
@@ -14,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["StillCachedError", "drop", "files_under", "resident_bytes"]
+__all__ = ["RESIDENT_AT_LEAST", "StillCachedError", "drop", "files_under", "load", "resident_bytes", "resident_share"]
+
+RESIDENT_AT_LEAST = 0.99
+"""The share of its bytes that makes a set of files warm."""
 
 _AT_MOST = 0.02
+_READ_BYTES = 8 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -48,6 +52,23 @@ def drop(paths: Iterable[Path]) -> None:
     left = sum(map(resident_bytes, held))
     if left > max(_AT_MOST * total, 1 << 20):
         raise StillCachedError(f"{left:,} of {total:,} bytes of {len(held)} files stayed in the page cache")
+
+
+def load(paths: Iterable[Path]) -> None:
+    """Reads files into the page cache, unless they are there; more than fits pushes others out."""
+    buffer = bytearray(_READ_BYTES)
+    for path in paths:
+        if resident_bytes(path) < RESIDENT_AT_LEAST * path.stat().st_size:
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+
+def resident_share(paths: Iterable[Path]) -> float | None:
+    """The share of the files' bytes that is in the page cache; None without a byte."""
+    held = list(paths)
+    total = sum(path.stat().st_size for path in held)
+    return min(1.0, sum(map(resident_bytes, held)) / total) if total else None
 
 
 def resident_bytes(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""Brute force, as plain as it can be: what every query over activations must equal, bit for bit.
+"""Brute force, as plain as it can be: what every query over activations must equal, bit for bit, and may cost.
 
 Python floats in plain loops, left to right in the order of the group; nothing of the package is imported. None is NULL.
-Implements "One arithmetic", "Order of results" and "NULL" of design section 3 a second time.
+Implements "One arithmetic", "Order of results", "NULL" and "Optimality" of design section 3 a second time.
 """
 
 from __future__ import annotations
@@ -86,6 +86,39 @@ def rank(scores: Sequence[Number], ids: Iterable[int], k: int, *, largest: bool)
         return (True, 0.0, i) if score is None else (False, -score if largest else score, i)
 
     return [(i, scores[i]) for i in sorted(ids, key=order)[:k]]
+
+
+Bounds = tuple[Sequence[float], Sequence[float], Sequence[bool]]
+"""Lower ends, upper ends (NaN for what is certainly NULL), and whether each may be NULL."""
+
+
+def needed(
+    bounds: Bounds, scores: Sequence[Number], k: int, *, largest: bool, costs: Sequence[int] | None = None
+) -> tuple[int, int]:
+    """`must` of a top-k, "Optimality" of design section 3.
+
+    Args:
+        bounds: certain intervals of the scores.
+        scores: the true ones.
+        k: how many are wanted.
+        largest: whether the largest are.
+        costs: evaluations that settle each candidate; one each if not given.
+
+    Returns:
+        Evaluations of the unsettled whose optimistic bound is better than the k-th score, and of those that tie.
+    """
+    ranked = rank(scores, range(len(scores)), k, largest=largest)
+    last = ranked[-1][1]
+    must = ties = 0
+    for low, high, null, cost in zip(*bounds, costs or [1] * len(scores), strict=True):
+        if math.isnan(low) or (low == high and not null):
+            continue
+        best = high if largest else low
+        if last is None or len(ranked) < k or (best > last if largest else best < last):
+            must += cost
+        elif best == last:
+            ties += cost
+    return must, ties
 
 
 def filtered(truths: Sequence[Truth], ids: Iterable[int], limit: int | None) -> list[int]:

@@ -53,6 +53,10 @@ def test_info_of_collections(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert (cams["boxes"], cams["attributes"]) == (["object"], ["model"])
         assert (cams["nbytes"], cams["index_nbytes"]) == (first.nbytes, first.index_nbytes)
         assert cams["pixel_nbytes"] == 81 * 72 + 12
+        share = cams["index_nbytes"] / cams["deflated_nbytes"]
+        assert f"{share:.2%} of the pixels deflated" in repr(first)
+        assert f"  {share:.2%}  " in lines["cams"]
+        assert depth["deflated_nbytes"] is None
         assert (depth["nodata"], depth["index"], depth["grid"]) == ("nan", "lazy", 0)
     assert cli.main(["verify", str(path)]) == cli.OK
     assert "no damage" in capsys.readouterr().out

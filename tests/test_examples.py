@@ -1,8 +1,8 @@
 """Every example of the package's docstrings, run as it is shown.
 
 An example finds what it talks about: `nadb`, `np`, an open `db` with one `layer` and attributes, a `result` of it, the
-`features` it was made of; and, where it names them, a `model` and its `dataset`. House style: "Every public name has a
-runnable example".
+`features` it was made of; and, where it names them, a `model` and its `dataset`, or `masks` and the `maps` in them.
+House style: "Every public name has a runnable example".
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import doctest
 import importlib
 import inspect
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import pytest
 
 import neuralartifactdb as nadb
 from neuralartifactdb.activations.layer import Layer
+from neuralartifactdb.masks.collection import Masks
+from neuralartifactdb.masks.groups import Groups
 
 ROOT = Path(nadb.__file__).parent
 
@@ -40,6 +43,18 @@ def features() -> np.ndarray:
     return (np.arange(100)[:, None] * np.arange(3, 11) % 101 / 8).astype(np.float32)
 
 
+def maps() -> np.ndarray:
+    """20 masks of 8 x 8 pixels, uint8; two for each of ten inputs."""
+    return (np.arange(64).reshape(8, 8) * np.arange(1, 21)[:, None, None] % 256).astype(np.uint8)
+
+
+def collection(db: nadb.Database) -> Masks:
+    masks = db.create_masks("saliency", dtype="uint8", grid=2, edges=[64, 128, 192])
+    boxes = {"object": [(2, 2, 6, 6)] * 20}
+    masks.append(maps(), input_id=np.arange(20) // 2, boxes=boxes, attrs={"model": ["resnet50", "vit"] * 10})
+    return masks
+
+
 def network() -> tuple[Any, Any]:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
@@ -58,13 +73,15 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         shared["result"] = layer.highest([3, 5], k=3)
         if "model" in source:
             shared["model"], shared["dataset"] = network()
+        if re.search(r"\b(masks|maps)\b", source):
+            shared["masks"], shared["maps"] = collection(db), maps()
         test.globs = {**test.globs, **shared}
         said = io.StringIO()
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
         assert runner.run(test, out=said.write, clear_globs=False).failed == 0, said.getvalue()
 
 
-@pytest.mark.parametrize("kind", [nadb.Database, Layer, nadb.Result])
+@pytest.mark.parametrize("kind", [nadb.Database, Layer, nadb.Result, Masks, Groups])
 def test_every_public_method_has_an_example_that_runs(kind: type) -> None:
     for name, member in vars(kind).items():
         if not name.startswith("_") and inspect.isfunction(member):

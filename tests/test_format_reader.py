@@ -191,6 +191,67 @@ def test_it_reads_what_the_package_indexes(reader: dict[str, Any], tmp_path: Pat
             assert np.mean(lower == upper) > (0.99 if key == "kept" else 0.4)  # ReLU's zeros and the maxima are exact
 
 
+def named(section: str, sentence: str = "") -> set[str]:
+    """Names in backticks of a section; of a sentence that begins so, those outside parentheses."""
+    text = " ".join(PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0].split())
+    if sentence:
+        text = re.sub(r"\([^()]*\)", "", text.split(sentence)[1].split(". ")[0])
+    return set(re.findall(r"`([a-z_0-9]+)`", text))
+
+
+def test_every_key_that_is_written_is_on_the_page(reader: dict[str, Any], tmp_path: Path) -> None:
+    """And of descriptions no other: what the page lists is what the package writes."""
+    nadb = pytest.importorskip("neuralartifactdb", exc_type=ImportError)
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+    pixels = np.zeros((12, 4, 5), np.uint8)
+    with nadb.open(tmp_path / "db") as db:
+        db.set_inputs({"label": np.arange(300)})
+        db.index_arrays("kept", values)
+        db.index_arrays("coded", values, storage=0.4)
+        db.index_function("computed", lambda ids: values[ids], 300, (8,), fingerprint="v1", storage=0.4)
+        db.index_activations(
+            torch.nn.Sequential(torch.nn.Linear(8, 4)), torch.from_numpy(values), ["0"], progress=False
+        )
+        for index in ("append", "lazy"):
+            masks = db.create_masks(index, dtype="uint8", index=index)
+            boxes = {"object": [[1, 2, 3, 4]] * 12}
+            masks.append(pixels, input_id=range(12), boxes=boxes, attrs={"model": "a"}, progress=False)
+            masks.filter(nadb.count((0, 0, 3, 3), 3) > 2)
+            masks.append([pixels[0], pixels[1, :2]], input_id=[0, 1], replace_on="input_id", progress=False)
+            masks.delete([5])
+        del db.activations["kept"], db.masks["append"]
+    found: dict[str, set[str]] = {}
+    for version in sorted((tmp_path / "db" / "versions").iterdir()):
+        body = reader["sealed"](version)
+        found.setdefault("version", set()).update(body)
+        for change in body["changes"]:
+            found.setdefault("change", set()).update(change)
+            found["change"].add(change["op"])
+            if "meta" in change and change["op"] != "set_inputs":
+                what = "index" if "index" in change else "collection"
+                found.setdefault(what, set()).update(change["meta"])
+                for part in ("storage", "probes") if what == "index" else ():
+                    found.setdefault("index parts", set()).update(change["meta"][part])
+    for folder in (tmp_path / "db" / "segments").iterdir():
+        body = reader["sealed"](folder / "segment.json")
+        found.setdefault("manifest", set()).update(body, *body["arrays"])
+        found.setdefault(body["kind"], set()).update(body["meta"])
+        found.setdefault("arrays", set()).update(entry["name"].split(".")[0] for entry in body["arrays"])
+    activations, masks_page = "An activation index", "A collection of masks"
+    assert found["index"] == named(activations, "Index `meta`:")
+    assert found["activations"] == named(activations, "Segment `meta`:")
+    assert found["index parts"] <= named(activations)
+    assert found["collection"] == named(masks_page, "Collection `meta`:")
+    assert found["masks"] == named(masks_page, "Segment `meta`:")
+    assert found["mask_index"] | found["mask_deletes"] <= named(masks_page)
+    assert found["version"] | found["change"] <= named("Version files")
+    assert found["manifest"] | found["inputs"] <= named("Segments")
+    assert found["arrays"] <= named(activations) | named(masks_page) | {"table"}
+    for kind in ("activations", "masks", "inputs", "mask_deletes", "mask_index"):
+        assert kind in named("Segments")
+
+
 @pytest.mark.parametrize("index", ["append", "lazy"])
 def test_masks_are_as_the_page_says(reader: dict[str, Any], tmp_path: Path, index: str) -> None:
     nadb = pytest.importorskip("neuralartifactdb", exc_type=ImportError)

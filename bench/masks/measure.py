@@ -1,15 +1,17 @@
 """Asks every competitor the queries of a kind, checks the answers, and keeps one record per query.
 
-The competitors answer in turn, query by query, in one process. An answer is checked before its time counts; ours also
-against `must`, and once per kind by `Result.verify()`. Cold: a competitor is closed, its files are dropped from the
-page cache (checked), it is opened again, and only then asked.
+Warm, ours and the paper's algorithm answer everything first; then one full scan after the other is opened, warmed up
+and asked, each query next to our answer to the same one: all files together need not fit the page cache, those of ours
+and of one scan must (checked). An answer is checked before its time counts; ours also against `must`, and once per kind
+by `Result.verify()`. Cold: a competitor is closed, its files are dropped from the page cache (checked), it is opened
+again, and only then asked.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from bench.masks.answers import Competitor, check_answer
 from bench.masks.ours import Ours
 from bench.masks.queries import Question
 from bench.masks.workloads import Workload
-from bench.page_cache import drop
+from bench.page_cache import drop, load, resident_share
 from bench.report import WrongAnswerError
 
 __all__ = ["Entrant", "Record", "measure", "pick"]
@@ -33,7 +35,7 @@ class Entrant:
 
     Attributes:
         competitor: answers queries.
-        at_most: queries per kind, for the slow ones; None for all.
+        at_most: warm queries per kind, for the slow ones; None for all.
         cold_at_most: cold queries per kind; 0 for those that have nothing on disk or are not timed.
     """
 
@@ -44,7 +46,24 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Record:
-    """One answered query."""
+    """One answered query.
+
+    Attributes:
+        competitor: its name.
+        workload: its name.
+        kind: of the query.
+        number: of the query within its kind.
+        cold: whether its files had been dropped from the page cache.
+        n_masks: of the workload.
+        rows: of the answer.
+        masks_read: masks of which pixels were read.
+        bytes_read: bytes read from files of pixels; None if not known.
+        seconds: wall time; of ours, warm, the median of its answers to this query.
+        must: of ours, what no correct algorithm with its bounds can save.
+        scanned: of ours, whether it chose a scan.
+        resident: warm, the share of its files that was in the page cache after the warm-up, the least if there were
+            several; None without files, or cold.
+    """
 
     competitor: str
     workload: str
@@ -58,6 +77,7 @@ class Record:
     seconds: float
     must: int | None = None
     scanned: bool = False
+    resident: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For machines."""
@@ -67,7 +87,9 @@ class Record:
 def measure(
     workload: Workload,
     asked: Sequence[tuple[Question, NDArray[np.float64]]],
-    entrants: Sequence[Entrant],
+    ours: Entrant,
+    indexed: Sequence[Entrant],
+    scans: Sequence[Entrant],
     *,
     verify: bool = True,
 ) -> list[Record]:
@@ -76,7 +98,9 @@ def measure(
     Args:
         workload: whose masks.
         asked: queries with the exact scores.
-        entrants: who answers.
+        ours: answers first, and again next to every scan.
+        indexed: others that answer before the scans do.
+        scans: who reads everything; open only while it is asked, closed afterwards.
         verify: whether our first answer is also checked by its own `verify()`.
 
     Returns:
@@ -87,32 +111,63 @@ def measure(
         StillCachedError: files stayed in the page cache.
     """
     _log.info("%s: %s, %d queries", workload.name, asked[0][0].kind, len(asked))
-    records = []
-    for entrant in entrants:
-        entrant.competitor.answer(asked[0][0])  # brings files into memory
+    everybody = [ours, *indexed, *scans]
+    for scan in scans:
+        scan.competitor.close()  # its memory is needed for the files of the others
+    again: list[list[Record]] = [[] for _ in asked]  # our answers, by query
+    others: list[Record] = []
+    resident = _warm_up([ours, *indexed], asked[0][0])
     for number, (question, scores) in enumerate(asked):
-        for entrant in entrants:
-            if entrant.at_most is None or number < entrant.at_most:
-                records.append(_record(workload, entrant.competitor, question, scores, cold=False))
-                if number == 0 and verify:
-                    _verify(entrant.competitor)
-    for entrant in entrants:
+        again[number].append(_record(workload, ours.competitor, question, scores, resident=resident))
+        if number == 0 and verify:
+            _verify(ours.competitor)
+        others += [_record(workload, one.competitor, question, scores, resident=resident) for one in indexed]
+    for scan in scans:
+        scan.competitor.open()
+        resident = _warm_up([scan, ours], asked[0][0])
+        for number, (question, scores) in enumerate(asked[: scan.at_most]):
+            others.append(_record(workload, scan.competitor, question, scores, resident=resident))
+            again[number].append(_record(workload, ours.competitor, question, scores, resident=resident))
+        scan.competitor.close()
+    for entrant in everybody:
         entrant.competitor.close()  # mapped pages would stay in memory
+    records = [*map(_median, again), *others]
     for number, (question, scores) in enumerate(asked):
-        for entrant in entrants:
+        for entrant in everybody:
             if number < entrant.cold_at_most:
                 drop(entrant.competitor.files())
                 entrant.competitor.open()
-                records.append(_record(workload, entrant.competitor, question, scores, cold=True))
+                records.append(_record(workload, entrant.competitor, question, scores))
                 entrant.competitor.close()
-    for entrant in entrants:
+    for entrant in (ours, *indexed):
         entrant.competitor.open()
     return records
 
 
+def _warm_up(entrants: Sequence[Entrant], question: Question) -> dict[str, float | None]:
+    """Brings files into the page cache and asks each a query; the shares that are there when all have answered."""
+    for entrant in entrants:
+        load(entrant.competitor.files())
+        entrant.competitor.answer(question)
+    return {entrant.competitor.name: resident_share(entrant.competitor.files()) for entrant in entrants}
+
+
+def _median(records: Sequence[Record]) -> Record:
+    """The first of several answers to one query, with the median of their times and the least resident share."""
+    shares = [record.resident for record in records if record.resident is not None]
+    seconds = float(np.median([record.seconds for record in records]))
+    return replace(records[0], seconds=seconds, resident=min(shares, default=None))
+
+
 def _record(
-    workload: Workload, competitor: Competitor, question: Question, scores: NDArray[np.float64], *, cold: bool
+    workload: Workload,
+    competitor: Competitor,
+    question: Question,
+    scores: NDArray[np.float64],
+    *,
+    resident: Mapping[str, float | None] | None = None,
 ) -> Record:
+    """Asks one query and checks the answer; warm if the resident shares of files are given, by competitor."""
     answer = competitor.answer(question)
     check_answer(answer, question, scores, name=competitor.name)
     must, scanned = None, False
@@ -124,7 +179,7 @@ def _record(
         workload.name,
         question.kind,
         question.number,
-        cold,
+        resident is None,
         workload.n_masks,
         len(answer.ids),
         answer.masks_read,
@@ -132,6 +187,7 @@ def _record(
         answer.seconds,
         must,
         scanned,
+        None if resident is None else resident[competitor.name],
     )
 
 

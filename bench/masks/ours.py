@@ -17,6 +17,9 @@ from bench.masks.workloads import MODELS, Workload
 from bench.page_cache import files_under
 from bench.report import WrongAnswerError
 from neuralartifactdb.masks.candidates import MaskCandidates
+from neuralartifactdb.masks.group_candidates import GroupCandidates, GroupValues, checked_group_leaves
+from neuralartifactdb.masks.group_members import Members, grouped
+from neuralartifactdb.masks.view import MaskView
 
 __all__ = ["COLLECTION", "Ours", "build", "expression_of"]
 
@@ -85,15 +88,16 @@ class Ours:
         return Answer(result.ids, result.scores, result.stats.masks_read, result.stats.bytes_read, seconds)
 
     def must(self, question: Question, scores: NDArray[np.float64]) -> tuple[int, int]:
-        """What brute force over the bounds says of a query about single masks.
+        """What brute force over the bounds says of a query, in masks.
 
         Args:
             question: what is asked.
-            scores (float64[n]): the true ones.
+            scores (float64[n]): the true ones of the masks, or of the inputs.
 
         Returns:
             The unsettled masks, for a top-k those whose optimistic bound, ties by id, is better than the true k-th row;
-            and those where it equals its score but the id comes later (0 for a filter).
+            and those where it equals its score but the id comes later (0 for a filter). A group counts as the masks
+            that settling it reads.
 
         Raises:
             WrongAnswerError: a true score lies outside its bounds.
@@ -101,39 +105,69 @@ class Ours:
         lower, upper = self.bounds(question)
         outside = np.flatnonzero((scores < lower) | (scores > upper))
         if len(outside):
-            i = outside[0]
+            i, what = outside[0], "input" if question.is_grouped else "mask"
             raise WrongAnswerError(
-                f"{self.name}: mask {i} scores {scores[i]:.17g}, its bounds are {lower[i]:.17g}, {upper[i]:.17g}: "
+                f"{self.name}: {what} {i} scores {scores[i]:.17g}, its bounds are {lower[i]:.17g}, {upper[i]:.17g}: "
                 f"{question}"
             )
         if question.is_filter:
             return int(((lower <= question.threshold) & (upper > question.threshold)).sum()), 0
         optimistic, keys = (-upper, -scores) if question.largest else (lower, scores)
-        unsettled = lower != upper
+        unsettled = (lower != upper) * self.reads(question)
         if len(keys) < question.k:
             return int(unsettled.sum()), 0
         last = int(np.argsort(keys, kind="stable")[question.k - 1])
-        tied = unsettled & (optimistic == keys[last])
         before = np.arange(len(keys)) < last
-        return int((unsettled & (optimistic < keys[last])).sum() + (tied & before).sum()), int((tied & ~before).sum())
+        tied = optimistic == keys[last]
+        needed = (optimistic < keys[last]) | (tied & before)
+        return int(unsettled[needed].sum()), int(unsettled[tied & ~before].sum())
 
     def bounds(self, question: Question) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The index's intervals of the score of every mask, float64[n] each."""
-        view = self.masks._store.at().masks(COLLECTION)
-        ids = np.arange(len(self.masks), dtype=np.int64)  # nothing is deleted
-        blocks = list(MaskCandidates(expression_of(question), view, ids).blocks(lambda: None))
-        found = [intervals for _, intervals in blocks]
+        """The index's intervals of the score of every mask, or every input, float64[n] each."""
+        expression = expression_of(question)
+        candidates: MaskCandidates | GroupCandidates
+        if question.is_grouped:
+            values, members = self._groups(question)
+            candidates = GroupCandidates(expression, values, members)
+        else:
+            candidates = MaskCandidates(expression, self._view(), self._ids())
+        found = [intervals for _, intervals in candidates.blocks(lambda: None)]
         return np.concatenate([one.lower for one in found]), np.concatenate([one.upper for one in found])
 
-    def check_work(self, question: Question, answer: Answer, scores: NDArray[np.float64]) -> int | None:
-        """Raises if more masks were read than `must`, ties and one batch; gives `must`, None for groups."""
-        if question.is_grouped:
-            return None
+    def reads(self, question: Question) -> NDArray[np.int64]:
+        """int64[n], the masks that settling every mask, or every input, reads: a group's that are not settled."""
+        if not question.is_grouped:
+            return np.ones(len(self.masks), dtype=np.int64)
+        values, members = self._groups(question)
+        of_masks = list(values.of_masks().values())
+        if not of_masks:  # pixels are joined: all masks of a group
+            return members.sizes
+        is_open = np.logical_or.reduce([~intervals.is_exact for intervals in of_masks])
+        return np.bincount(members.ranks[is_open], minlength=len(members)).astype(np.int64)
+
+    def _view(self) -> MaskView:
+        return self.masks._store.at().masks(COLLECTION)
+
+    def _ids(self) -> NDArray[np.int64]:
+        """All masks: nothing is deleted."""
+        return np.arange(len(self.masks), dtype=np.int64)
+
+    def _groups(self, question: Question) -> tuple[GroupValues, Members]:
+        """The masks by input, and what is known of them."""
+        view = self._view()
+        members, keys = grouped(self._ids(), view.input_ids)
+        found = checked_group_leaves(expression_of(question), "input_id")
+        return GroupValues(view, found, members, keys, "input_id"), members
+
+    def check_work(self, question: Question, answer: Answer, scores: NDArray[np.float64]) -> int:
+        """Raises if more masks were read than `must`, ties and one batch (a mask, or a group); gives `must`."""
         must, ties = self.must(question, scores)
+        batch = int(self.reads(question).max(initial=1))
         scanned = self.last is not None and self.last.stats.scanned
-        if answer.masks_read > must + ties + 1 and not scanned:
+        if answer.masks_read > must + ties + batch and not scanned:
             raise WrongAnswerError(
-                f"{self.name} read {answer.masks_read} masks, more than must {must} + later ties {ties} + 1: {question}"
+                f"{self.name} read {answer.masks_read} masks, more than must {must} + later ties {ties} + {batch}: "
+                f"{question}"
             )
         return must
 

@@ -114,8 +114,8 @@ class PostgresScan:
         self._server.stop()
 
     def files(self) -> list[Path]:
-        """The files of the cluster."""
-        return list(files_under(self._server.folder))
+        """The tables and catalogues; no query reads the log of writes."""
+        return list(files_under(self._server.folder / "base", self._server.folder / "global"))
 
     def delete(self) -> None:
         """Removes the cluster."""

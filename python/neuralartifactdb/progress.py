@@ -21,15 +21,18 @@ def check_progress(progress: Any) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, what: str, progress: Any, headline: str = "") -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    total: int | None, what: str, progress: Any, headline: str = "", *, unit: str = "inputs"
+) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of steps just done.
 
     Args:
-        total: steps in all.
+        total: steps in all; None while nobody knows.
         what: shown before the bar.
         progress: None shows a bar where somebody can see it (a terminal, a notebook), True always, False never; a
-            callable gets (done, total).
+            callable gets (done, total), or (done, done) where the total is not known.
         headline: shown above the bar, where there is one.
+        unit: of the steps.
     """
     if callable(progress):
         done = 0
@@ -37,7 +40,7 @@ def progress_bar(total: int, what: str, progress: Any, headline: str = "") -> It
         def advance(n: int) -> None:
             nonlocal done
             done += n
-            progress(done, total)
+            progress(done, done if total is None else total)
 
         yield advance
         return
@@ -47,7 +50,7 @@ def progress_bar(total: int, what: str, progress: Any, headline: str = "") -> It
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, desc=what, unit=" inputs", disable=None if progress is None else False) as bar:
+    with tqdm(total=total, desc=what, unit=f" {unit}", disable=None if progress is None else False) as bar:
         if headline and not bar.disable:
             bar.write(headline)
         yield bar.update

@@ -1,11 +1,10 @@
 """How many inputs a query evaluates: never more than any correct algorithm must with the same bounds, but for ties.
 
-Implements "Optimality" of design section 3. `must` is counted here from the index's own bounds and the true scores.
+Implements "Optimality" of design section 3. `must` is counted from the index's own bounds and the true scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def coded_cases(draw: st.DrawFn) -> Case:
     )
 
 
-def stored_bounds(b: Any, leaf: Any) -> tuple[list[float], list[float], list[bool]]:
+def stored_bounds(b: Any, leaf: Any) -> oracle.Bounds:
     """What the index says of every input, before anything is evaluated."""
     index = b.db._view().index("layer")
     lower, upper, null = [], [], []
@@ -53,24 +52,6 @@ def stored_bounds(b: Any, leaf: Any) -> tuple[list[float], list[float], list[boo
     return lower, upper, null
 
 
-def needed(
-    bounds: tuple[list[float], list[float], list[bool]], scores: Sequence[float | None], k: int, *, largest: bool
-) -> tuple[int, int]:
-    """Inputs that must be evaluated, and those that tie with the k-th score."""
-    ranked = oracle.rank(scores, range(len(scores)), k, largest=largest)
-    last = ranked[-1][1]
-    must = ties = 0
-    for low, high, null in zip(*bounds, strict=True):
-        if np.isnan(low) or (low == high and not null):
-            continue
-        best = high if largest else low
-        if last is None or len(ranked) < k or (best > last if largest else best < last):
-            must += 1
-        elif best == last:
-            ties += 1
-    return must, ties
-
-
 @settings(max_examples=100)
 @given(case=coded_cases(), data=st.data())
 def test_highest_evaluates_what_it_must(case: Case, data: st.DataObject) -> None:
@@ -79,7 +60,7 @@ def test_highest_evaluates_what_it_must(case: Case, data: st.DataObject) -> None
         score = data.draw(st.sampled_from(["sum", "max", "min", "l2"]))
         k, largest = data.draw(st.sampled_from([1, 5, 20])), data.draw(st.booleans())
         scores = [oracle.group_score([r[j] for j in flat], score) for r in b.rows]
-        must, ties = needed(stored_bounds(b, b.layer.score(flat, score)), scores, k, largest=largest)
+        must, ties = oracle.needed(stored_bounds(b, b.layer.score(flat, score)), scores, k, largest=largest)
         b.function.forget()
         result = b.layer.highest(flat, k, score=score, largest=largest)
         assert not result.stats.scanned
@@ -99,7 +80,7 @@ def test_nearest_evaluates_what_it_must_and_its_target(case: Case, data: st.Data
         vector = [b.rows[target][j] for j in flat]
         distances = [oracle.distance([r[j] for j in flat], vector, metric) for r in b.rows]
         leaf = b.layer.distance(np.array(vector), flat, metric)
-        must, ties = needed(stored_bounds(b, leaf), distances, k, largest=False)
+        must, ties = oracle.needed(stored_bounds(b, leaf), distances, k, largest=False)
         b.function.forget()
         b.layer.nearest(target, flat, k, metric=metric)
         assert must <= len(b.function.asked) <= must + ties + 1

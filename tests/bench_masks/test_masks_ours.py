@@ -10,7 +10,9 @@ from bench.masks.answers import check_answer
 from bench.masks.measure import Entrant, measure, pick
 from bench.masks.numpy_scan import NumpyScan
 from bench.masks.ours import build
+from bench.masks.paper_search import PaperSearch
 from bench.masks.queries import KINDS, scored
+from bench.masks.sections.cells import not_resident
 from bench.masks.sections.session import targets
 from bench.report import WrongAnswerError
 
@@ -24,20 +26,36 @@ def ours(workload, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_measured_warm_and_cold(workload, ours, kind):
-    entrants = [
-        Entrant(ours, None, 1),
-        Entrant(NumpyScan(workload, "map"), 2, 1),
-        Entrant(NumpyScan(workload, "memory")),
-    ]
-    records = measure(workload, list(scored(workload, kind, 3)), entrants)
+    scans = [Entrant(NumpyScan(workload, "map"), 2, 1), Entrant(NumpyScan(workload, "memory"))]
+    paper = PaperSearch(workload, 200)
+    records = measure(workload, list(scored(workload, kind, 3)), Entrant(ours, None, 1), [Entrant(paper)], scans)
     assert len(pick(records, competitor="ours", cold=False)) == 3
+    assert [record.number for record in pick(records, competitor="ours", cold=False)] == [0, 1, 2]
+    assert len(pick(records, competitor=paper.name)) == 3
     assert len(pick(records, competitor="NumPy, mapped", cold=False)) == 2
+    assert len(pick(records, competitor="NumPy, in memory")) == 3
+    for record in records:
+        assert (record.resident is None) == (record.cold or record.competitor == "NumPy, in memory")
+        assert record.resident is None or record.resident > 0.99
     assert [record.competitor for record in pick(records, cold=True)] == ["ours", "NumPy, mapped"]
-    assert all(record.must is not None for record in pick(records, competitor="ours") if "two" not in kind)
+    assert all(record.must is not None for record in pick(records, competitor="ours"))
+
+
+def test_files_that_left_the_page_cache_are_said(workload, ours, monkeypatch):
+    shares = {"ours": iter([1.0, 0.994]), "NumPy, mapped": iter([0.5])}
+    names = {tuple(ours.files()): "ours", (workload.path,): "NumPy, mapped"}
+    monkeypatch.setattr("bench.masks.measure.resident_share", lambda files: next(shares[names[tuple(files)]]))
+    scans = [Entrant(NumpyScan(workload, "map"), 1)]
+    records = measure(workload, list(scored(workload, KINDS[0], 2)), Entrant(ours), [], scans)
+    assert [record.resident for record in pick(records, competitor="ours")] == [0.994, 1.0]
+    assert not_resident(pick(records, competitor="ours")) == []
+    assert not_resident(records) == [
+        "NumPy, mapped: not resident, 50% of its files were in the page cache after the warm-up."
+    ]
 
 
 def test_must_is_what_the_bounds_leave_open(workload, ours):
-    for kind in KINDS[:3]:
+    for kind in KINDS:
         for question, scores in scored(workload, kind, 4):
             question = replace(question, k=5)
             lower, upper = ours.bounds(question)
@@ -51,7 +69,14 @@ def test_must_is_what_the_bounds_leave_open(workload, ours):
                 sign = -1 if question.largest else 1
                 optimistic = np.where(sign < 0, -upper, lower)
                 rows = sorted((sign * score, i) for i, score in enumerate(scores))
-                expected = sum((optimistic[i], i) < rows[4] for i in range(41) if lower[i] != upper[i])
+                reads = ours.reads(question)
+                expected = sum(
+                    reads[i] for i in range(len(scores)) if lower[i] != upper[i] and (optimistic[i], i) < rows[4]
+                )
+                if question.is_grouped:  # the last input has one mask
+                    assert len(reads) == 21
+                    assert reads.max() == 2
+                    assert reads[20] <= 1
             assert must == expected
             answer = ours.answer(question)
             check_answer(answer, question, scores, name=ours.name)

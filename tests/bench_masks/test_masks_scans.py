@@ -14,7 +14,7 @@ from bench.masks.answers import check_answer
 from bench.masks.counting import count_boxes, count_pairs
 from bench.masks.numpy_scan import NumpyScan
 from bench.masks.queries import KINDS, scored
-from bench.page_cache import StillCachedError, drop, files_under, resident_bytes
+from bench.page_cache import StillCachedError, drop, files_under, load, resident_bytes, resident_share
 
 
 def _check(workload, competitor):
@@ -116,6 +116,10 @@ def test_files_leave_the_page_cache(tmp_path):
         pytest.skip("this file system keeps nothing in the page cache")
     drop([path, tmp_path / "empty"])
     assert resident_bytes(path) < 1 << 20
+    assert resident_share([path, tmp_path / "empty"]) < 0.2
+    assert resident_share([tmp_path / "empty"]) is None
+    load([path, tmp_path / "empty"])
+    assert resident_share([path, tmp_path / "empty"]) == 1.0
     mapped = np.memmap(path, np.uint8, "r")
     assert mapped.sum() == 0
     with pytest.raises(StillCachedError, match="of 8,388,608 bytes of 1 files stayed"):

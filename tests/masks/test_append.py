@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,42 @@ def test_progress_is_told(
     assert "10/10" in capsys.readouterr().err
     with pytest.raises(TypeError, match="progress"):
         masks.append(uint8_masks(1), input_id=[0], progress="yes")
+
+
+def test_progress_without_a_total(db: nadb.Database, capsys: pytest.CaptureFixture[str]) -> None:
+    masks = db.create_masks("m", dtype="uint8")
+    masks.append(({"pixels": uint8_masks(3), "input_id": [0, 1, 2]} for _ in range(4)), progress=True)
+    shown = capsys.readouterr().err
+    assert "12masks" in shown.replace(" ", "")
+    assert "%|" not in shown
+    masks.append({"pixels": uint8_masks(3), "input_id": [0, 1, 2]} for _ in range(4))  # nobody is watching
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("chosen", [{}, {"grid": 3}, {"grid": 3, "edges": [50, 100]}, {"index": "lazy"}])
+def test_the_index_is_said_as_a_share_of_the_deflated_pixels(
+    db: nadb.Database, chosen: dict[str, Any], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "neuralartifactdb")
+    masks = db.create_masks("m", dtype="uint8", **chosen)
+    assert "%" not in repr(masks)
+    pixels = np.repeat(uint8_masks(40), 3, axis=1)
+    masks.append(pixels, input_id=range(40), progress=True)
+    deflated = sum(len(zlib.compress(mask.tobytes(), 6)) for mask in pixels)
+    of_deflated, of_pixels = masks.index_nbytes / deflated, masks.index_nbytes / pixels.nbytes
+    shares = f"(about {of_deflated:.2%} of the pixels deflated, {of_pixels:.2%} as they are)"
+    assert shares in repr(masks)
+    assert shares in caplog.text
+    row = masks.grid**2 * len(masks.edges) * 40
+    said = capsys.readouterr()
+    assert f"about {row / deflated:.2%} of the pixels deflated, {row / pixels.nbytes:.2%} as they are" in (
+        said.out + said.err
+    )
+    caplog.clear()
+    masks.append(pixels[:3], input_id=range(3), progress=True)
+    assert "deflated" not in "".join([*capsys.readouterr(), caplog.text])
+    estimated = round(deflated / pixels.nbytes * (pixels.nbytes + pixels[:3].nbytes))
+    assert f"(about {masks.index_nbytes / estimated:.2%} of the pixels deflated, " in repr(masks)
 
 
 def test_nothing_appended_changes_nothing(db: nadb.Database, db_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import neuralartifactdb as nadb
+from neuralartifactdb.masks import lazy
 from neuralartifactdb.storage import io
 
 OLD = np.arange(12 * 5 * 4, dtype=np.uint8).reshape(12, 5, 4)
@@ -99,6 +100,51 @@ def test_a_cut_at_every_call_of_an_append(memory_path: Path) -> None:
                 assert len(list((path / "segments").iterdir())) == n_segments
         shutil.rmtree(path)
     assert outcomes == {False, True}
+
+
+def test_a_cut_at_every_call_of_a_merge_of_index_rows(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "_MOST_SEGMENTS", 3)
+    first = memory_path / "first.nadb"
+
+    def learn(db: nadb.Database, number: int) -> None:
+        db.masks["m"].filter(nadb.count((0, 0, 3, 3), low=7) > 2, where=[number])
+        db.masks["m"].commit()
+
+    def known(db: nadb.Database) -> tuple[list[int], int]:
+        segment = db._view().masks("m").segments[0]
+        return np.flatnonzero(segment.indexed()).tolist(), len(db._directory.state().masks["m"].index)
+
+    with nadb.open(first) as db:
+        db.create_masks("m", dtype="uint8", index="lazy").append(OLD, input_id=range(12))
+        for number in range(3):
+            learn(db, number)
+    with nadb.open(first, mode="r") as db:
+        right = content(db)
+    outcomes, cut_at, n_calls = set(), 0, 1
+    while cut_at < n_calls:
+        path = memory_path / "cut.nadb"
+        shutil.copytree(first, path)
+        db = nadb.open(path)  # never closed: that would be another attempt
+        db.masks["m"].filter(nadb.count((0, 0, 3, 3), low=7) > 2, where=[7])
+        disk = Disk(cut_at)
+        with io.faults(disk):
+            try:
+                db.masks["m"].commit()
+            except PowerCut:
+                n_calls = cut_at + 2
+        io.close_descriptors(str(path))
+        with nadb.open(path, mode="r") as again:
+            found = known(again)
+            outcomes.add(found[1])
+            assert found in (([0, 1, 2], 3), ([0, 1, 2, 7], 2)), f"cut at call {cut_at}"
+            assert content(again) == right
+        with nadb.open(path) as again:  # the next attempt succeeds
+            learn(again, 7)
+            assert known(again) == ([0, 1, 2, 7], 2)
+        shutil.rmtree(path)
+        cut_at += 1
+    assert outcomes == {2, 3}
+    assert cut_at > 20
 
 
 CHILD = """

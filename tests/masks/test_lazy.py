@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ import neuralartifactdb as nadb
 from neuralartifactdb import _core
 from neuralartifactdb.masks import lazy
 from neuralartifactdb.masks.batch import CollectionMeta, MaskBatch
+from neuralartifactdb.masks.filled_index import FilledIndex
 from neuralartifactdb.masks.lazy import IndexFiller
 from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.masks.writer import MaskAppender, write_deletes
@@ -284,6 +286,130 @@ def test_threads_that_query_and_seal_at_once(store: Store, db_path: Path) -> Non
     store.filler.flush()
     assert store.indexed() == list(range(10))
     assert Store(db_path, "r").indexed() == list(range(10))
+
+
+# ---- merging ---------------------------------------------------------------------------------------------------------
+
+
+def test_small_segments_are_merged(store: Store, db_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "_MOST_SEGMENTS", 4)
+    written: list[int] = []
+    write = lazy.write_index_rows
+    monkeypatch.setattr(
+        lazy,
+        "write_index_rows",
+        lambda tx, meta, first, ids, rows: [written.append(len(ids)), write(tx, meta, first, ids, rows)][1],
+    )
+    store.append(MASKS[10:40])
+    other = Store(db_path)  # sees every state, as a process that goes on reading does
+    order = RNG.permutation(np.arange(10, 40)).tolist()
+    states = []
+    for number, i in enumerate(order, 1):
+        store.query([i])
+        store.filler.flush()
+        assert store.n_index_segments() <= 4
+        assert store.indexed() == other.indexed() == sorted(order[:number])
+        states.append(store.directory.state())
+    assert 30 < sum(written) < 30 * 5  # not all of them again and again
+    store.query([3])
+    store.filler.flush()
+    assert store.n_index_segments() <= 5  # of the other segment of masks
+    assert store.view().segments[1].indexed() is None
+    assert Store(db_path, "r").indexed() == [3, *range(10, 40)]
+    # older versions are as they were, also for a process that has seen newer ones
+    fresh = Store(db_path, "r")
+    for held in (fresh, store):
+        for number in (29, 2, 17, 0):
+            entry = states[number].masks["maps"]
+            assert set(order[: number + 1]) <= set(indexed_of(held, entry))
+    assert indexed_of(Store(db_path, "r"), states[5].masks["maps"]) == sorted(order[:6])
+    other.close()
+
+
+def indexed_of(store: Store, entry: Any) -> list[int]:
+    store.directory.state()  # the newest one
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "view", lambda _: MaskView("maps", entry, store.directory.reader, store.opened))
+        return store.indexed()
+
+
+def test_merged_rows_take_the_place_of_theirs_in_memory(
+    store: Store, db_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process reads few files after a merge, in whatever order it meets the versions."""
+    monkeypatch.setattr(lazy, "_MOST_SEGMENTS", 4)
+    before = []
+    for i in range(5):
+        before = store.directory.state().masks["maps"].index
+        store.query([i])
+        store.filler.flush()
+    after = store.directory.state().masks["maps"].index
+    assert (len(before), len(after)) == (4, 3)
+    for refs in ([*before, *after], [*after, *before]):
+        held = FilledIndex(10, 3, np.array(META.edges))
+        for ref in refs:
+            held.load(store.directory.reader(ref))
+        assert {reader.ref for reader, _ in held._sealed} == set(after)
+        assert np.flatnonzero(held.indexed()).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_large_segments_are_not_merged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "_MOST_SEGMENTS", 2)
+    for i in range(3):
+        store.query([i])
+        monkeypatch.setattr(lazy, "_MOST_BYTES", 64 << 20 if i < 2 else 2 * 18 - 1)
+        store.filler.flush()
+    assert store.n_index_segments() == 3
+    monkeypatch.setattr(lazy, "_MOST_BYTES", 64 << 20)
+    store.query([5])
+    store.filler.flush()
+    assert store.n_index_segments() == 2
+    assert store.indexed() == [0, 1, 2, 5]
+
+
+def test_damaged_rows_do_not_keep_a_write_from_happening(
+    store: Store, db_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lazy, "_MOST_SEGMENTS", 2)
+    for i in range(2):
+        store.query([i])
+        store.filler.flush()
+    damaged = db_path / "segments" / store.directory.state().masks["maps"].index[0].id / "histograms.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\xff")
+    other = Store(db_path)
+    other.query([7])
+    assert other.filler.flush() == 1
+    assert other.n_index_segments() == 3
+    assert "unmerged" in caplog.text
+    assert str(damaged) in caplog.text
+
+
+def test_readers_while_segments_are_merged(store: Store, db_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "_MOST_SEGMENTS", 2)
+    store.append(MASKS[10:40])
+    done = threading.Event()
+
+    def read(reader: Store) -> int:
+        n = 0
+        while not done.is_set() or n < 3:
+            found = reader.indexed()  # rows are compared with the pixels
+            assert len(found) >= n
+            n = len(found)
+        return n
+
+    readers = [store, Store(db_path, "r"), Store(db_path, "r", cache_bytes=0)]
+    with ThreadPoolExecutor(3) as pool:
+        reading = [pool.submit(read, reader) for reader in readers]
+        try:
+            for i in RNG.permutation(40).tolist():
+                store.query([i])
+                store.filler.flush()
+        finally:
+            done.set()
+        for future in reading:
+            assert future.result() >= 3
+    assert [reader.indexed() for reader in readers] == [list(range(40))] * 3
+    assert store.n_index_segments() <= 4
 
 
 # ---- through the public interface ------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """How many masks a query reads: never more than any correct algorithm must with the same bounds, but for ties.
 
-Implements "Optimality" of design section 3 for masks. `must` is counted here from the index's own bounds and the true
-scores of brute force.
+Implements "Optimality" of design section 3 for masks. `must` is counted from the index's own bounds and the true
+scores of brute force; settling a group costs its masks that are not settled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import mask_oracle
@@ -18,8 +19,8 @@ from mask_cases import Built, Case, any_box, built, thresholds
 import neuralartifactdb as nadb
 import oracle
 from neuralartifactdb.masks.candidates import MaskCandidates
-
-Bounds = tuple[list[float], list[float], list[bool]]
+from neuralartifactdb.masks.group_candidates import GroupCandidates, GroupValues, checked_group_leaves
+from neuralartifactdb.masks.group_members import grouped
 
 
 @st.composite
@@ -49,7 +50,7 @@ def questions(draw: st.DrawFn, b: Built) -> tuple[Any, list[float | None]]:
     return nadb.count(region, **given) / nadb.area(region), [ratio(i) for i in range(b.case.n)]
 
 
-def stored_bounds(b: Built, expression: Any) -> Bounds:
+def stored_bounds(b: Built, expression: Any) -> oracle.Bounds:
     """What the index says of every mask."""
     view = b.db._view().masks("m")
     lower, upper, null = [], [], []
@@ -58,22 +59,6 @@ def stored_bounds(b: Built, expression: Any) -> Bounds:
         upper += held.upper.tolist()
         null += [False] * len(held) if held.may_be_null is None else held.may_be_null.tolist()
     return lower, upper, null
-
-
-def needed(bounds: Bounds, scores: Sequence[float | None], k: int, *, largest: bool) -> tuple[int, int]:
-    """Masks that must be read, and those that tie with the k-th score."""
-    ranked = oracle.rank(scores, range(len(scores)), k, largest=largest)
-    last = ranked[-1][1]
-    must = ties = 0
-    for low, high, null in zip(*bounds, strict=True):
-        if np.isnan(low) or (low == high and not null):
-            continue
-        best = high if largest else low
-        if last is None or len(ranked) < k or (best > last if largest else best < last):
-            must += 1
-        elif best == last:
-            ties += 1
-    return must, ties
 
 
 @settings(max_examples=30)
@@ -86,10 +71,80 @@ def test_top_k_reads_what_it_must(case: Case, data: st.DataObject) -> None:
             for low, high, score in zip(bounds[0], bounds[1], scores, strict=True):
                 assert np.isnan(low) if score is None else low <= score <= high
             k, largest = data.draw(st.sampled_from([1, 5, 25])), data.draw(st.booleans())
-            must, ties = needed(bounds, scores, k, largest=largest)
+            must, ties = oracle.needed(bounds, scores, k, largest=largest)
             stats = b.masks.top_k(expression, k=k, largest=largest).stats
             assert must <= stats.masks_read
             assert stats.scanned or stats.masks_read <= must + ties
+
+
+@st.composite
+def group_questions(draw: st.DrawFn, b: Built) -> tuple[Any, Callable[[list[int]], float]]:
+    """An aggregate or a pixelwise join, and its true value for the masks of a group."""
+    given, box = draw(thresholds("uint8")), draw(any_box())
+    op = draw(st.sampled_from(["sum", "mean", "min", "max", "intersection", "union"]))
+    if op in ("intersection", "union"):
+        join = {"intersection": nadb.intersection, "union": nadb.union}[op]
+        chosen = [mask_oracle.in_box(m.shape, box) & mask_oracle.in_range(m, *limits(given), None) for m in b.pixels]
+        both = np.logical_and if op == "intersection" else np.logical_or
+        return nadb.count(join(**given, region=box)), lambda group: float(both.reduce([chosen[i] for i in group]).sum())
+    counted = [mask_oracle.count(m, box, **given) for m in b.pixels]
+    reduce = {"sum": sum, "mean": lambda v: sum(v) / len(v), "min": min, "max": max}[op]
+    aggregate = {"sum": nadb.sum, "mean": nadb.mean, "min": nadb.min, "max": nadb.max}[op]
+    return aggregate(nadb.count(box, **given)), lambda group: float(reduce([counted[i] for i in group]))
+
+
+def limits(given: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """low, high and equals."""
+    return given.get("low"), given.get("high"), given.get("equals")
+
+
+def group_bounds(b: Built, expression: Any, by: str) -> tuple[oracle.Bounds, list[int], list[list[int]]]:
+    """What the index says of every group, the masks that settling it reads, and its masks."""
+    view = b.db._view().masks("m")
+    members, keys = grouped(view.live_ids, view.column(by))
+    values = GroupValues(view, checked_group_leaves(expression, by), members, keys, by)
+    blocks = list(GroupCandidates(expression, values, members).blocks(lambda: None))
+    assert all(held.may_be_null is None for _, held in blocks)
+    lower, upper = ([end for _, held in blocks for end in getattr(held, name)] for name in ("lower", "upper"))
+    masks = [members.of(np.array([g])).ids.tolist() for g in range(len(members))]
+    costs = members.sizes.tolist()
+    for held in values.of_masks().values():
+        costs = (
+            np.bincount(members.ranks, weights=held.lower != held.upper, minlength=len(members)).astype(int).tolist()
+        )
+    return (lower, upper, [False] * len(lower)), costs, masks
+
+
+@settings(max_examples=30)
+@given(case=indexed_cases().map(lambda case: replace(case, shapes=case.shapes[:1])), data=st.data())
+def test_top_k_of_groups_reads_what_it_must(case: Case, data: st.DataObject) -> None:
+    with built(case) as b:
+        for _ in range(4):
+            expression, formula = data.draw(group_questions(b))
+            by = data.draw(st.sampled_from(["input_id", "mask_id"]))
+            bounds, costs, masks = group_bounds(b, expression, by)
+            scores = [formula(group) for group in masks]
+            assert all(low <= score <= high for low, high, score in zip(*bounds[:2], scores, strict=True))
+            k, largest = data.draw(st.sampled_from([1, 5, 25])), data.draw(st.booleans())
+            must, ties = oracle.needed(bounds, scores, k, largest=largest, costs=costs)
+            stats = b.masks.group_by(by).top_k(expression, k=k, largest=largest).stats
+            assert must <= stats.masks_read
+            assert stats.scanned or stats.masks_read <= must + ties
+
+
+@settings(max_examples=20)
+@given(case=indexed_cases().map(lambda case: replace(case, shapes=case.shapes[:1])), data=st.data())
+def test_a_filter_of_groups_reads_the_unsettled(case: Case, data: st.DataObject) -> None:
+    with built(case) as b:
+        for _ in range(4):
+            expression, _ = data.draw(group_questions(b))
+            bound = data.draw(st.sampled_from([0.0, 5.0, 40.0]))
+            (lower, upper, _), costs, masks = group_bounds(b, expression, "input_id")
+            limit = data.draw(st.sampled_from([None, 1, 7]))
+            result = b.masks.group_by("input_id").filter(expression > bound, limit=limit)
+            last = result.ids[-1] if limit is not None and len(result) == limit else len(masks)
+            unsettled = [g for g in range(len(masks)) if not lower[g] > bound and upper[g] > bound and g <= last]
+            assert result.stats.scanned or result.stats.masks_read == sum(costs[g] for g in unsettled)
 
 
 @settings(max_examples=20)

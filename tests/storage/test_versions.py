@@ -91,10 +91,13 @@ def test_operations_on_masks(log: VersionLog) -> None:
     assert list(f.masks) == ["cams"]
     assert (f.masks["cams"].meta, f.masks["cams"].index) == ({"grid": 8}, [ref(6)])
     assert State.from_json(f.number, JsonBody(json.loads(json.dumps(f.to_json())), "whole list")) == f
-    states = [a, b, c, d, e, f]
+    g = commit(log, {"op": "add_mask_index", "masks": "cams", "segments": [ref(7), ref(8)], "replaces": []})
+    h = commit(log, {"op": "add_mask_index", "masks": "cams", "segments": [ref(9)], "replaces": [ref(8).id, ref(6).id]})
+    assert (g.masks["cams"].index, h.masks["cams"].index) == ([ref(6), ref(7), ref(8)], [ref(7), ref(9)])
+    states = [a, b, c, d, e, f, g, h]
     assert [VersionLog(Path(log.directory).parent).at(state.number) for state in states] == states
     commit(log, {"op": "drop_masks", "masks": "cams"})
-    assert log.referenced_segments() == {ref(i).id for i in range(1, 7)}  # older versions refer to them
+    assert log.referenced_segments() == {ref(i).id for i in range(1, 10)}  # older versions refer to them
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,10 @@ def test_operations_on_masks(log: VersionLog) -> None:
         {"op": "delete_masks", "masks": "m", "segments": [ref(0)]},
         {"op": "delete_masks", "masks": "m"},
         {"op": "add_mask_index", "masks": "none", "segments": [ref(1)]},
+        {"op": "add_mask_index", "masks": "m", "segments": [ref(2)], "replaces": [ref(0).id]},
+        {"op": "add_mask_index", "masks": "m", "segments": [ref(2)], "replaces": [ref(1).id, ref(1).id]},
+        {"op": "add_mask_index", "masks": "m", "segments": [ref(2)], "replaces": ref(1).id},
+        {"op": "add_mask_index", "masks": "m", "segments": [ref(2)], "replaces": [[1]]},
         {"op": "set_masks_meta", "masks": "none", "meta": {}},
         {"op": "drop_masks", "masks": "none"},
     ],
@@ -118,6 +125,7 @@ def test_changes_of_masks_that_do_not_fit_leave_nothing(log: VersionLog, change:
         log,
         {"op": "create_masks", "masks": "m", "meta": {}},
         {"op": "add_mask_segments", "masks": "m", "segments": [ref(0)]},
+        {"op": "add_mask_index", "masks": "m", "segments": [ref(1)]},
     )
     with pytest.raises(InvalidValueError, match="got"):
         commit(log, change)

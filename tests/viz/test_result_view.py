@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ from page_outline import Outline
 from neuralartifactdb.errors import ExtraMissingError, InvalidValueError, NotAttachedError
 from neuralartifactdb.results import Result, Stats, Verification
 from neuralartifactdb.storage import io
+from neuralartifactdb.viz import html
 from neuralartifactdb.viz.result_view import result_section
 
 HOSTILE = '"><script>alert(1)</script>'
@@ -125,6 +127,50 @@ def test_scores_without_a_bar_and_null(tmp_path):
     page = make(scores=np.array([2.0, 1.0, 0.5, math.nan, 0.0])).save_html(tmp_path / "p.html").read_text()
     assert page.count('class="share"') == 4
     assert "width:50.00%" in page
+
+
+class Groups(Context):
+    """Groups by their input, or by something else."""
+
+    def __init__(self, by_input):
+        super().__init__()
+        self.by_input = by_input
+
+    def input_ids(self, ids):
+        return ids + 40 if self.by_input else np.full(len(ids), -1)
+
+    def attributes(self, ids):
+        return {}
+
+    def render(self, input_id):
+        return super().render(input_id) if input_id >= 0 else None
+
+
+def make_groups(keys, *, by_input=False, **changes):
+    ids = np.arange(len(keys))[::-1].copy()
+    return make(len(keys), ids=ids, keys=keys, stats=Stats(kind="masks"), _context=Groups(by_input), **changes)
+
+
+def test_groups_are_shown_by_key_and_score(tmp_path):
+    keys = np.array(["vit", HOSTILE, None], dtype=object)
+    result = make_groups(keys, scores=np.array([0.75, 0.5, math.nan]))
+    for shown in (result._repr_html_(), result.save_html(tmp_path / "p.html").read_text(encoding="utf-8")):
+        assert re.findall("<th[^>]*>([^<]*)</th>", shown) == ["rank", "key", "score"]
+        cells = [re.findall("<td[^>]*>([^<]*)</td>", row) for row in re.findall("<tr>(.*?)</tr>", shown)[1:]]
+        assert [row[:2] for row in cells] == [["1", "vit"], ["2", html.text(HOSTILE)], ["3", "NULL"]]
+        assert [row[2] for row in cells[:2]] == ["0.75", "0.5"]
+        assert "-1" not in "".join(Outline(shown).words)
+    assert "<th>score" not in make_groups(keys, scores=None)._repr_html_()
+    assert "3 more rows" in make_groups(np.arange(23))._repr_html_()
+
+
+def test_groups_by_input_are_pictures_of_the_inputs(tmp_path):
+    result = make_groups(np.array([42, 41, 40]), by_input=True)
+    page = result.save_html(tmp_path / "p.html").read_text(encoding="utf-8")
+    assert [word for word in Outline(page).words if word.startswith("input ")] == ["input 42", "input 41", "input 40"]
+    assert result._context.rendered == [42, 41, 40]
+    titles = [axis.get_title() for axis in result.plot().axes]
+    assert titles == ["1. input 42\n3", "2. input 41\n2", "3. input 40\n1"]
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path):

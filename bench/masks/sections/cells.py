@@ -22,9 +22,10 @@ from bench.masks.paper_search import PaperSearch
 from bench.masks.queries import FILTERS, KINDS, scored
 from bench.masks.report import Report
 from bench.masks.workloads import Workload
+from bench.page_cache import RESIDENT_AT_LEAST
 from bench.tables import Table, count, milliseconds, times
 
-__all__ = ["deflated_bytes_per_mask", "run_cells"]
+__all__ = ["deflated_bytes_per_mask", "not_resident", "run_cells"]
 
 _READ_AT_MOST = {448: 0.45, 224: 0.6}
 _TOP_AT_MOST = 3 * 25
@@ -41,14 +42,12 @@ def run_cells(report: Report, workload: Workload) -> None:
     ours = build(workload, report.scratch / f"{workload.name}.nadb")
     paper = PaperSearch(workload, ours.index_bytes_per_mask)
     scans, absent = _scans(workload, report.data / "masks")
-    entrants = [Entrant(ours, None, size.cold_queries), Entrant(paper)]
-    for scan in scans:
-        cold = 0 if not scan.files() else size.cold_scan_queries
-        entrants.append(Entrant(scan, size.scan_queries, cold))
+    first, indexed = Entrant(ours, None, size.cold_queries), [Entrant(paper)]
+    full = [Entrant(scan, size.scan_queries, size.cold_scan_queries if scan.files() else 0) for scan in scans]
     records: list[Record] = []
     try:
         for kind in KINDS:
-            records += measure(workload, list(scored(workload, kind, size.n_queries)), entrants)
+            records += measure(workload, list(scored(workload, kind, size.n_queries)), first, indexed, full)
         report.records += records
         report.tables += [
             _reads_table(workload, records, ours, paper),
@@ -58,7 +57,7 @@ def run_cells(report: Report, workload: Workload) -> None:
         ]
         _goals(report, workload, records, ours, paper)
     finally:
-        for entrant in entrants:
+        for entrant in (first, *indexed, *full):
             if size.keeps_loaded or entrant.competitor is ours:  # the next section asks ours
                 entrant.competitor.close()
             else:
@@ -118,7 +117,8 @@ def _reads_table(workload: Workload, records: list[Record], ours: Ours, paper: P
         f"{workload.n_masks:,} masks of {workload.side} x {workload.side}, warm; median (worst). Index bytes per mask: "
         f"ours {ours.index_bytes_per_mask:,.0f}, the paper's {layout.bytes_per_mask:,} ({layout.cells} x "
         f"{layout.cells} cells, {layout.n_edges + 1} bins of {layout.dtype.name}: the best of its "
-        "layouts). `must` is what no correct algorithm with our bounds can save.",
+        "layouts). `must` is what no correct algorithm with our bounds can save; a group counts as the masks that "
+        "settling it reads.",
         (
             "query", "ours: masks read", "of all", "must", "paper's", "of all", "ours / paper's",
             "ours: MB read, cold", "paper's: MB read", "scanned",
@@ -159,7 +159,7 @@ def _times_table(
     how = (
         "files dropped from the page cache before each query, which mincore confirmed"
         if cold
-        else "files in the page cache"
+        else "one scan after the other, each query next to ours, files in the page cache, which mincore confirmed"
     )
     table = Table(
         f"Time of a query, {'cold' if cold else 'warm'}: {workload.name}",
@@ -182,9 +182,23 @@ def _times_table(
         f"the others {max(asked.values(), default=0)}."
     )
     table.notes += absent
+    table.notes += not_resident(pick(records, competitor={"ours", *asked}, cold=cold))
     if cold:
         table.notes.append("Opening files, and starting the server, are not counted.")
     return table
+
+
+def not_resident(records: list[Record]) -> list[str]:
+    """Whose files were not all in the page cache where they should have been, in words."""
+    least: dict[str, float] = {}
+    for record in records:
+        if record.resident is not None:
+            least[record.competitor] = min(record.resident, least.get(record.competitor, 1.0))
+    return [
+        f"{name}: not resident, {share:.0%} of its files were in the page cache after the warm-up."
+        for name, share in least.items()
+        if share < RESIDENT_AT_LEAST
+    ]
 
 
 def _median(records: list[Record]) -> float:

@@ -37,9 +37,10 @@ class Description:
         facts: JSON values, the object that `nadb info --json` prints:
             path, version, uuid, created, n_inputs, nbytes, masks (one object per collection: name, dtype, value_range,
             nodata, n_masks, n_deleted, shapes, boxes, attributes, index, grid, n_edges, n_indexed, n_segments, nbytes,
-            pixel_nbytes, index_nbytes), layers (one object per index: key, layer, model, source,
-            shape, n_neurons, dtype, n_inputs, n_indexed, complete, storage, bits, share_kept_exactly, n_segments,
-            nbytes, share_of_float32, tolerance, fingerprint), attributes (n_inputs, key, columns: name, dtype, n_null).
+            pixel_nbytes, deflated_nbytes (as estimated), index_nbytes), layers (one object per index: key, layer,
+            model, source, shape, n_neurons, dtype, n_inputs, n_indexed, complete, storage, bits, share_kept_exactly,
+            n_segments, nbytes, share_of_float32, tolerance, fingerprint), attributes (n_inputs, key, columns: name,
+            dtype, n_null).
     """
 
     facts: dict[str, Any]
@@ -168,7 +169,8 @@ def _mask_facts(view: MaskView) -> dict[str, Any]:
         "n_indexed": sum(_n_indexed(segment) for segment in view.segments),
         "n_segments": len(view.segments),
         "nbytes": view.nbytes,
-        "pixel_nbytes": sum(segment.pixel_nbytes for segment in view.segments),
+        "pixel_nbytes": view.pixel_nbytes,
+        "deflated_nbytes": view.deflated_nbytes,
         "index_nbytes": view.index_nbytes,
     }
 
@@ -226,8 +228,8 @@ def _layer_table(layers: list[dict[str, Any]]) -> str:
 
 
 def _mask_table(collections: list[dict[str, Any]]) -> str:
-    columns = ["masks", "number", "size", "dtype", "boxes", "attributes", "index", "of index", "on disk"]
-    right = [False, True, False, False, False, False, False, True, True]
+    columns = ["masks", "number", "size", "dtype", "boxes", "attributes", "index", "of index", "of deflated", "on disk"]
+    right = [False, True, False, False, False, False, False, True, True, True]
     rows = [
         [
             found["name"],
@@ -238,6 +240,7 @@ def _mask_table(collections: list[dict[str, Any]]) -> str:
             ", ".join(found["attributes"]) or "-",
             _index(found),
             format_bytes(found["index_nbytes"]),
+            f"{found['index_nbytes'] / found['deflated_nbytes']:.2%}" if found["deflated_nbytes"] else "-",
             format_bytes(found["nbytes"]),
         ]
         for found in collections

@@ -6,10 +6,9 @@ section 5 and the writes of section 6.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +20,7 @@ from neuralartifactdb.masks.attributes import check_kinds, kind_of
 from neuralartifactdb.masks.batch import CollectionMeta, MaskBatch
 from neuralartifactdb.masks.batches import AppendArguments, InputLookup, batches_of, number_of_masks, sample_of
 from neuralartifactdb.masks.context import MaskDatabaseView
-from neuralartifactdb.masks.grid import SAMPLE_MASKS, choose_index
+from neuralartifactdb.masks.grid import SAMPLE_MASKS, choose_index, deflated
 from neuralartifactdb.masks.lazy import IndexFiller
 from neuralartifactdb.masks.replacing import NewColumns, checked_replace_on, replaced_ids
 from neuralartifactdb.masks.view import MaskView
@@ -86,11 +85,11 @@ def append_masks(
         known = database.inputs.n_inputs
         batches = batches_of(given, view.meta, InputLookup(known or None, database.inputs.id_of))
         first = view.n_masks
-        meta, batches = _with_index(view.meta, given, batches)
+        meta, batches, headline = _with_index(view.meta, given, batches)
         store.index_filler.seal(transaction)
         appender = MaskAppender(transaction, meta)
         try:
-            new = _write(appender, view, batches, names, number_of_masks(given), progress)
+            new = _write(appender, view, batches, names, number_of_masks(given), progress, headline)
             replaced = replaced_ids(view, new) if names and new.n else np.empty(0, np.int64)
             segments = appender.finish()
         finally:
@@ -102,17 +101,20 @@ def append_masks(
             if len(replaced):
                 change["deleted"] = [write_deletes(transaction, replaced)]
             transaction.commit([change])
-            if not view.meta.has_index:
-                _log_share(name, meta, appender.n_bytes, appender.meta.next_id - first)
+            if headline:
+                _log.info("masks %r: %s", name, store.at(transaction.state).masks(name).index_text)
         return np.arange(first, appender.meta.next_id, dtype=np.int64)
 
 
 def _with_index(
     meta: CollectionMeta, given: AppendArguments, batches: Iterator[MaskBatch]
-) -> tuple[CollectionMeta, Iterator[MaskBatch]]:
-    """The collection with an index chosen, from masks spread over an array or list, else from the first batches."""
-    if meta.has_index:
-        return meta, batches
+) -> tuple[CollectionMeta, Iterator[MaskBatch], str]:
+    """The collection with an index chosen, from masks spread over an array or list, else from the first batches.
+
+    Also what it was chosen to be, in words, at the first append; also of an index that was given.
+    """
+    if meta.next_id:
+        return meta, batches, ""
     if number_of_masks(given) is not None:
         sample = sample_of(given, meta, SAMPLE_MASKS)
     else:
@@ -123,7 +125,17 @@ def _with_index(
                 break
         sample = [mask for batch in held for mask in batch.pixels]
         batches = itertools.chain(_taken(held), batches)
-    return (meta.with_index(*choose_index(sample, meta)) if sample else meta), batches
+    if not sample:
+        return meta, batches, ""
+    compressed = deflated(sample)
+    choice = choose_index(sample, meta, compressed)
+    row, n = choice.mask_bytes, len(compressed.each)
+    headline = (
+        f"index of {choice.grid} x {choice.grid} cells x {len(choice.edges)} edges: {format_bytes(row)} a mask, about "
+        f"{row * n / compressed.each.sum():.2%} of the pixels deflated, {row * n / compressed.n_bytes:.2%} as they are"
+        + (", filled in by queries" if meta.is_lazy else "")
+    )
+    return meta.with_index(*choice, compressed.share), batches, headline
 
 
 def _taken(held: list[MaskBatch]) -> Iterator[MaskBatch]:
@@ -140,13 +152,14 @@ def _write(
     names: tuple[str, ...],
     total: int | None,
     progress: Any,
+    headline: str,
 ) -> NewColumns:
     """Write all batches; returns what must be known of them together."""
     kinds = {n: kind for n in view.attribute_names if (kind := kind_of(n, view.column(n))) is not None}
     attributes = set(view.attribute_names)
     boxes = set(view.box_names)
     new = NewColumns(names)
-    with _advance(total, progress) as advance:
+    with progress_bar(total, "appending", progress, headline, unit="masks") as advance:
         for batch in batches:
             check_kinds(kinds, batch.attrs)
             attributes.update(batch.attrs)
@@ -160,35 +173,3 @@ def _write(
             new.add(batch.input_ids, batch.attrs)
             advance(len(batch.pixels))
     return new
-
-
-@contextlib.contextmanager
-def _advance(total: int | None, progress: Any) -> Iterator[Callable[[int], None]]:
-    """As `progress_bar`, also where the number of masks is not known; a callable then gets (done, done)."""
-    if total is not None:
-        with progress_bar(total, "masks", progress) as advance:
-            yield advance
-        return
-    done = 0
-
-    def count(n: int) -> None:
-        nonlocal done
-        done += n
-        if callable(progress):
-            progress(done, done)
-
-    yield count
-
-
-def _log_share(name: str, meta: CollectionMeta, n_bytes: int, n: int) -> None:
-    """Say what the index was chosen to be."""
-    row = meta.grid * meta.grid * len(meta.edges)
-    _log.info(
-        "masks %r: index of %d x %d cells x %d edges, %s a mask, %.2f%% of the pixels as given",
-        name,
-        meta.grid,
-        meta.grid,
-        len(meta.edges),
-        format_bytes(row),
-        100 * row * n / max(n_bytes, 1),
-    )

@@ -90,6 +90,8 @@ class CollectionMeta:
         storage: bytes for the index as the user gave them: a share of the compressed pixels, or text such as "1KiB".
         index: "append" or "lazy".
         next_id: the id that the next mask gets.
+        deflated: deflate-compressed bytes of the pixels by their bytes, as estimated on a sample of the first append;
+            None before it.
     """
 
     id: str
@@ -101,6 +103,7 @@ class CollectionMeta:
     storage: float | int | str = 0.05
     index: str = "append"
     next_id: int = 0
+    deflated: float | None = None
 
     @property
     def stored_dtype(self) -> np.dtype[Any]:
@@ -122,9 +125,9 @@ class CollectionMeta:
         """Whether a grid and edges were chosen."""
         return self.grid > 0 and len(self.edges) > 0
 
-    def with_index(self, grid: int, edges: tuple[float, ...]) -> CollectionMeta:
-        """The same with a grid and edges."""
-        return replace(self, grid=int(grid), edges=tuple(float(edge) for edge in edges))
+    def with_index(self, grid: int, edges: tuple[float, ...], deflated: float | None = None) -> CollectionMeta:
+        """The same with a grid and edges, and what compression makes of the pixels."""
+        return replace(self, grid=int(grid), edges=tuple(float(edge) for edge in edges), deflated=deflated)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; numbers that JSON lacks are text ("nan", "inf", "-inf")."""
@@ -138,6 +141,7 @@ class CollectionMeta:
             "storage": self.storage,
             "index": self.index,
             "next_id": self.next_id,
+            "deflated": self.deflated,
         }
 
     @classmethod
@@ -145,7 +149,7 @@ class CollectionMeta:
         """Parse; FormatError for anything that `to_json` does not give."""
         try:
             low, high = value["value_range"]
-            nodata = value["nodata"]
+            nodata, deflated = value["nodata"], value.get("deflated")
             meta = cls(
                 str(value["id"]),
                 str(value["dtype"]),
@@ -156,6 +160,7 @@ class CollectionMeta:
                 value["storage"],
                 str(value["index"]),
                 int(value["next_id"]),
+                None if deflated is None else float(deflated),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(
@@ -168,6 +173,7 @@ class CollectionMeta:
             or not isinstance(meta.storage, int | float | str)
             or meta.grid < 0
             or meta.next_id < 0
+            or not (meta.deflated is None or meta.deflated > 0)
             or any(a >= b for a, b in zip(meta.edges, meta.edges[1:], strict=False))
         ):
             raise FormatError(

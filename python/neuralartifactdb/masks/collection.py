@@ -141,15 +141,9 @@ class Masks:
             else f"{len(sizes):,} sizes up to {sizes[:, 0].max()} x {sizes[:, 1].max()}"
         )
         low, high = self.value_range
-        index = (
-            "index not chosen yet"
-            if not meta.has_index
-            else f"index {format_bytes(view.index_nbytes)}, {meta.grid} x {meta.grid} cells x {len(meta.edges)} edges"
-            + (", filled in by queries" if meta.is_lazy else "")
-        )
         lines = [
             f"Masks({self._name!r}: {len(view):,} masks, {size}, {meta.dtype} in [{low:g}, {high:g}])",
-            f"  {format_bytes(view.nbytes)} on disk; {index}" + (f"; {n_gone:,} deleted" if n_gone else ""),
+            f"  {format_bytes(view.nbytes)} on disk; {view.index_text}" + (f"; {n_gone:,} deleted" if n_gone else ""),
         ]
         if view.box_names or view.attribute_names:
             boxes, attributes = ", ".join(view.box_names) or "none", ", ".join(view.attribute_names) or "none"
@@ -173,6 +167,9 @@ class Masks:
         progress: Any = None,
     ) -> NDArray[np.int64]:
         """Add masks; durable and visible to everybody on return, all of them or none.
+
+        The first append chooses what was left open of the index, and measures what compression makes of the pixels:
+        the bar's headline and the collection's `repr` tell the index's share of them.
 
         Args:
             pixels: (n, h, w), an array or torch tensor; or a list of 2-D arrays or tensors of any sizes; or an
@@ -200,7 +197,11 @@ class Masks:
             in `replace_on`. KeyError: an unknown key or column. IndexError: an input id out of range.
 
         Example:
-            >>> masks.append(maps, input_id=ids, boxes={"object": xyxy}, attrs={"model": "resnet50"})  # doctest: +SKIP
+            >>> masks = db.create_masks("gradcam", dtype="uint8")
+            >>> xyxy = [(2, 2, 6, 6)] * 20
+            >>> ids = masks.append(maps, input_id=range(20), boxes={"object": xyxy}, attrs={"model": "resnet50"})
+            >>> len(ids), masks.boxes, masks.attributes
+            (20, ['object'], ['model'])
         """
         given = AppendArguments(pixels, input_id, input_key, boxes, attrs, box_format, rounding, convert)
         return append_masks(self._store, self._name, given, replace_on, progress)
@@ -219,7 +220,10 @@ class Masks:
             IndexError: an id that no mask has, or that was deleted before.
 
         Example:
-            >>> masks.delete(nadb.column("model") == "old")  # doctest: +SKIP
+            >>> masks.delete(nadb.column("model") == "vit")
+            10
+            >>> len(masks)
+            10
         """
         if ids is None:
             raise DtypeError("delete needs mask ids, a bool array, a callable, a Result or a condition, got None")
@@ -240,7 +244,11 @@ class Masks:
             return len(chosen)
 
     def commit(self) -> None:
-        """Make durable what queries learned with index="lazy". Appends and deletes are durable when they return."""
+        """Make durable what queries learned with index="lazy". Appends and deletes are durable when they return.
+
+        Example:
+            >>> masks.commit()
+        """
         self._store.index_filler.flush()
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -257,6 +265,10 @@ class Masks:
 
         Raises:
             TypeError: ids that are not integers. IndexError: no such mask, or it was deleted.
+
+        Example:
+            >>> masks.pixels([3, 0]).shape
+            (2, 8, 8)
         """
         view = self._view
         array = as_numpy(ids)
@@ -294,6 +306,13 @@ class Masks:
         Returns:
             By name arrays of length n: `mask_id`, `input_id`, `height`, `width` (int64), the attributes (None or NaN
             is NULL), and boxes as (n, 4): x0, y0, x1, y1, int32, or float64 with rows of NaN where some are missing.
+
+        Example:
+            >>> table = masks.table()
+            >>> list(table)
+            ['mask_id', 'input_id', 'height', 'width', 'model', 'object']
+            >>> table["model"][:2].tolist()
+            ['resnet50', 'vit']
         """
         return mask_table(self._view)
 
@@ -326,7 +345,9 @@ class Masks:
             FormatError: pixels or index are damaged, with the place.
 
         Example:
-            >>> masks.filter(ratio < 0.1, where=table["model"] == "resnet50", limit=100)  # doctest: +SKIP
+            >>> ratio = nadb.count(nadb.box("object"), low=200) / nadb.area(nadb.box("object"))
+            >>> masks.filter(ratio < 0.1, where=masks.table()["model"] == "resnet50", limit=3).ids
+            array([ 0,  2, 14])
         """
         options = Options(where, limits, on_progress, explain)
         return query.filter_masks(self._store.at(), self._name, condition, limit=limit, options=options)
@@ -354,7 +375,12 @@ class Masks:
             explain: as for `filter`.
 
         Example:
-            >>> masks.top_k(nadb.count((50, 60, 170, 160), 128, 256), k=25)  # doctest: +SKIP
+            >>> masks.top_k(nadb.count((0, 0, 4, 4), 128), k=3)
+            Result(3 rows, exact, 0 of 20 masks read)
+              rank  id  score
+                 1   7      8
+                 2   8      8
+                 3  15      8
         """
         options = Options(where, limits, on_progress, explain)
         return query.top_k_masks(self._store.at(), self._name, expression, k, largest=largest, options=options)
@@ -365,6 +391,10 @@ class Masks:
         Args:
             expression: a condition gives 1.0 and 0.0.
             ids: mask ids, in any order.
+
+        Example:
+            >>> masks.scores(nadb.count(nadb.whole, low=128), [3, 0])
+            array([32.,  0.])
         """
         return query.mask_scores(self._store.at(), self._name, expression, ids)
 
@@ -374,6 +404,10 @@ class Masks:
         Args:
             condition: as for `filter`.
             where: as for `filter`.
+
+        Example:
+            >>> masks.count_where(nadb.count(nadb.whole, low=128) > 20)
+            18
         """
         return query.count_masks(self._store.at(), self._name, condition, where)
 
@@ -384,7 +418,10 @@ class Masks:
             column: "input_id", another column of every mask, or an attribute.
 
         Example:
-            >>> masks.group_by("input_id").top_k(nadb.mean(nadb.count(nadb.whole, low=128)), k=25)  # doctest: +SKIP
+            >>> masks.group_by("model").top_k(nadb.mean(nadb.count(nadb.whole, low=128)), k=1)
+            Result(1 row, exact, 0 of 20 masks read)
+              rank  key  score
+                 1  vit   26.2
         """
         return Groups(self._name, column, self._store.at)
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.errors import FormatError, InvalidValueError
 from neuralartifactdb.masks.batch import INDEX_BLOCK
+from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.mutex import Mutex
 from neuralartifactdb.storage.reader import SegmentReader
 
-__all__ = ["FilledIndex"]
+__all__ = ["FilledIndex", "sealed_rows"]
 
 
 class _Rows:
@@ -43,7 +44,8 @@ class FilledIndex:
         self._cells = grid * grid
         self._mutex = Mutex()
         self._indexed = np.zeros(n, dtype=np.bool_)
-        self._sealed: list[tuple[SegmentReader, NDArray[np.int64]]] = []
+        self._sealed: list[tuple[SegmentReader, NDArray[np.int64]]] = []  # none covers another
+        self._known: set[SegmentRef] = set()
         self._memory: dict[int, _Rows] = {}
 
     def indexed(self) -> NDArray[np.bool_] | None:
@@ -92,15 +94,23 @@ class FilledIndex:
             self._mark(ids)
 
     def load(self, reader: SegmentReader) -> None:
-        """Take the sealed rows of a segment of kind "mask_index"; those in memory of the same masks are let go."""
+        """Take the sealed rows of a segment of kind "mask_index"; those in memory of the same masks are let go.
+
+        Segments that were merged into another one are let go too, and not taken again, in whatever order a process
+        meets them: the versions of a collection share its rows.
+        """
         with self._mutex.lock:
-            if any(known.ref == reader.ref for known, _ in self._sealed):
+            if reader.ref in self._known:
                 return
         ids = reader.array("ids").astype(np.int64)
         self._check(reader, ids)
         with self._mutex.lock:
-            if any(known.ref == reader.ref for known, _ in self._sealed):
+            if reader.ref in self._known:
                 return
+            self._known.add(reader.ref)
+            if any(_covers(held, ids) for _, held in self._sealed):
+                return
+            self._sealed = [one for one in self._sealed if not _covers(ids, one[1])]
             self._sealed.append((reader, ids))
             self._mark(ids)
             for block in np.unique(ids // INDEX_BLOCK).tolist():
@@ -157,3 +167,31 @@ class FilledIndex:
                 f"{len(edges)} edges, expected ascending masks of {self.n}, grid {self.grid}, the collection's "
                 f"{len(self.edges)} edges, {expected} bytes"
             )
+
+
+def sealed_rows(reader: SegmentReader) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """All rows of a segment of kind "mask_index": ids, int64 (k,), and uint8 (B, k, g*g).
+
+    Raises:
+        FormatError: the file is damaged, or does not hold what its description says.
+    """
+    ids = reader.array("ids").astype(np.int64)
+    histograms = reader.array("histograms")
+    n_edges, cells = int(reader.meta["n_edges"]), int(reader.meta["grid"]) ** 2
+    if histograms.shape != (len(ids) * n_edges * cells,):
+        raise FormatError(
+            f"segment {reader.ref.id}: got {histograms.shape} bytes of index rows, expected {len(ids)} masks x "
+            f"{n_edges} edges x {cells} cells"
+        )
+    blocks, step = [], INDEX_BLOCK * n_edges * cells
+    for begin in range(0, len(histograms), step):
+        blocks.append(histograms[begin : begin + step].reshape(n_edges, -1, cells))
+    return ids, np.concatenate(blocks, axis=1)
+
+
+def _covers(ids: NDArray[np.int64], others: NDArray[np.int64]) -> bool:
+    """Whether all others are among ids; both ascending."""
+    if len(others) > len(ids) or others[0] < ids[0] or others[-1] > ids[-1]:
+        return False
+    at = np.searchsorted(ids, others[:1])
+    return bool(ids[at[0]] == others[0] and np.isin(others, ids, assume_unique=True).all())

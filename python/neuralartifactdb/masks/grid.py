@@ -23,11 +23,13 @@ from neuralartifactdb.quantities import format_bytes, parse_bytes, refuse_fracti
 __all__ = [
     "LEAST_BYTES",
     "SAMPLE_MASKS",
+    "Deflated",
     "IndexChoice",
     "checked_edges",
     "checked_grid",
     "checked_storage",
     "choose_index",
+    "deflated",
     "index_budget",
 ]
 
@@ -63,13 +65,40 @@ class IndexChoice(NamedTuple):
         return self.grid * self.grid * len(self.edges)
 
 
-def choose_index(sample: Sequence[NDArray[Any]], meta: CollectionMeta) -> IndexChoice:
+class Deflated(NamedTuple):
+    """What zlib makes of the pixels of a sample.
+
+    Attributes:
+        n_bytes: of their pixels as they are.
+        each: float64 (n,), bytes of each mask compressed; of large ones estimated.
+    """
+
+    n_bytes: int
+    each: NDArray[np.float64]
+
+    @property
+    def share(self) -> float:
+        """Compressed bytes by bytes; 1 without a byte."""
+        return float(self.each.sum()) / self.n_bytes if self.n_bytes else 1.0
+
+
+def deflated(sample: Sequence[NDArray[Any]]) -> Deflated:
+    """Compress a sample, at level 6; of more than `SAMPLE_MASKS` masks, as many are taken evenly."""
+    masks = _spread([mask for mask in sample if mask.size], SAMPLE_MASKS)
+    each = [_deflated(mask, _COMPRESSED_BYTES // len(masks)) for mask in masks]
+    return Deflated(sum(mask.nbytes for mask in masks), np.array(each, dtype=np.float64))
+
+
+def choose_index(
+    sample: Sequence[NDArray[Any]], meta: CollectionMeta, compressed: Deflated | None = None
+) -> IndexChoice:
     """Choose what the collection leaves open of grid and edges; what it says already is kept.
 
     Args:
         sample: 2-D masks in the stored dtype, spread over the first append; of more than `SAMPLE_MASKS`, as many are
             taken evenly. It may be empty: then the range alone decides.
         meta: dtype, value_range, nodata, storage; a grid above 0 and edges are the user's own.
+        compressed: `deflated(sample)`, if it is known already.
 
     Returns:
         For `CollectionMeta.with_index`.
@@ -86,7 +115,7 @@ def choose_index(sample: Sequence[NDArray[Any]], meta: CollectionMeta) -> IndexC
     if meta.grid and meta.edges:
         return IndexChoice(meta.grid, meta.edges)
     masks = _spread([mask for mask in sample if mask.size], SAMPLE_MASKS)
-    n_bytes = index_budget(masks, meta.storage)
+    n_bytes = index_budget(masks, meta.storage, compressed)
     if meta.edges:
         return IndexChoice(_grid_for(len(meta.edges), n_bytes, _largest_grid(masks)), meta.edges)
     values = _Values(masks, meta)
@@ -108,19 +137,20 @@ def choose_index(sample: Sequence[NDArray[Any]], meta: CollectionMeta) -> IndexC
     return IndexChoice(_grid_for(len(edges), n_bytes, largest), edges)  # fewer edges than asked for leave cells
 
 
-def index_budget(masks: Sequence[NDArray[Any]], storage: float | int | str) -> int:
+def index_budget(masks: Sequence[NDArray[Any]], storage: float | int | str, compressed: Deflated | None = None) -> int:
     """Bytes a mask's index row may take, what its checksums take left out.
 
     Args:
         masks: the sample; empty for none.
         storage: a share in (0, 1] of the deflate-compressed pixels, or bytes a mask, as `checked_storage` takes them.
+        compressed: `deflated(masks)`, if it is known already.
     """
     storage = checked_storage(storage)
     if isinstance(storage, int):
         return max(1, math.floor(storage / (1 + _CHECKSUM_SHARE)))
     if not masks:
         return LEAST_BYTES
-    each = np.array([_deflated(mask, _COMPRESSED_BYTES // len(masks)) for mask in masks])
+    each = (compressed or deflated(masks)).each
     # the share is promised for all masks: two standard errors below the sample's mean it is kept
     error = each.std(ddof=1) / math.sqrt(len(each)) if len(each) > 1 else 0.0
     return max(LEAST_BYTES, math.floor(storage * float(each.mean() - 2 * error) / (1 + _CHECKSUM_SHARE)))

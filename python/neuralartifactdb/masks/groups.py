@@ -103,7 +103,15 @@ class Groups:
                 where they are joined pixel by pixel.
 
         Example:
-            >>> groups.top_k(nadb.mean(nadb.count(nadb.whole, low=128)), k=25)  # doctest: +SKIP
+            >>> groups = masks.group_by("input_id")
+            >>> groups.top_k(nadb.mean(nadb.count(nadb.whole, low=128)), k=3)
+            Result(3 rows, exact, 0 of 20 masks read)
+              rank  key  score
+                 1    7   31.5
+                 2    5   30.5
+                 3    9   30.5
+            >>> groups.top_k(nadb.iou(low=128), k=1).keys
+            array([1])
         """
         if not isinstance(expression, Expression) or "number" not in expression.kinds:
             raise DtypeError(
@@ -149,7 +157,9 @@ class Groups:
             InvalidValueError: as for `top_k`.
 
         Example:
-            >>> groups.filter(nadb.max(nadb.count(nadb.whole, low=200)) > 3, limit=10)  # doctest: +SKIP
+            >>> groups = masks.group_by("input_id")
+            >>> groups.filter(nadb.max(nadb.count(nadb.whole, low=128)) > 30, limit=3).keys
+            array([1, 3, 5])
         """
         if not isinstance(condition, Expression) or not condition.is_condition:
             raise DtypeError(

@@ -2,7 +2,8 @@
 
 The paper's incremental indexing. A row is kept with its segment at once, so the next query of the process uses it, and
 becomes a segment of kind "mask_index" at the next append, `commit()` or `close()`. A row is a fact about pixels that
-never change, so it stays right whatever was appended or deleted meanwhile. Implements design section 5, "Incremental".
+never change, so it stays right whatever was appended or deleted meanwhile. Many small segments are merged by the commit
+that adds another one. Implements design section 5, "Incremental".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from neuralartifactdb import _core
 from neuralartifactdb.errors import DatabaseBusyError, FormatError
 from neuralartifactdb.masks.batch import CollectionMeta
+from neuralartifactdb.masks.filled_index import sealed_rows
 from neuralartifactdb.masks.writer import write_index_rows
 from neuralartifactdb.storage.arrays import SegmentRef
 from neuralartifactdb.storage.mutex import Mutex
@@ -32,6 +34,10 @@ _log = logging.getLogger("neuralartifactdb")
 
 #: Rows kept in memory at most; masks read beyond it stay without a row until some are sealed.
 _MOST_BYTES = 64 << 20
+
+#: Segments of kind "mask_index" for one segment of masks; where another one would be one too many, the smaller half of
+#: them is merged with it, so that over time a row is written again as often as the logarithm of their number.
+_MOST_SEGMENTS = 32
 
 _CLOSE_TIMEOUT_S = 1.0  # closing does not wait long for what is only saved work
 
@@ -131,18 +137,22 @@ class IndexFiller:
                 continue
             self._load_sealed(entry, segments)
             deleted = self._deleted(entry)
-            refs = []
+            refs: list[SegmentRef] = []
+            replaced: list[str] = []
             for segment in segments:
                 rows = segment.unsealed_index_rows()
                 alive = None if rows is None else ~np.isin(rows[0] + segment.first, deleted)
                 if rows is None or alive is None or not alive.any():
                     continue
-                ref = write_index_rows(transaction, meta, segment.first, rows[0][alive], rows[1][:, alive])
-                refs.append(ref)
-                sealed.append((segment, ref))
                 n += int(alive.sum())
+                merged, ids, found = self._merged(entry, segment, rows[0][alive], rows[1][:, alive])
+                ref = write_index_rows(transaction, meta, segment.first, ids, found)
+                refs.append(ref)
+                replaced += merged
+                sealed.append((segment, ref))
             if refs:
-                changes.append({"op": "add_mask_index", "masks": name, "segments": refs})
+                change: dict[str, Any] = {"op": "add_mask_index", "masks": name, "segments": refs}
+                changes.append({**change, "replaces": replaced} if replaced else change)
         if changes:
             transaction.commit(changes)
         for segment, ref in sealed:
@@ -183,6 +193,42 @@ class IndexFiller:
             segment = by_first.get(int(reader.meta["of"]))
             if segment is not None:
                 segment.load_index(reader)
+
+    def _merged(
+        self, entry: MaskEntry, segment: MaskSegment, ids: NDArray[np.int64], rows: NDArray[np.uint8]
+    ) -> tuple[list[str], NDArray[np.int64], NDArray[np.uint8]]:
+        """New rows with those of the smaller half of the sealed segments, if these have become too many.
+
+        Args:
+            entry: of the collection.
+            segment: of masks, which the rows are of.
+            ids: int64 (k,), ascending local positions of the new rows.
+            rows: uint8 (B, k, g*g).
+
+        Returns:
+            Ids of the segments that the rows take the place of; and positions and rows, as given or with more.
+        """
+        readers = [self._directory.reader(ref) for ref in entry.index]
+        readers = [reader for reader in readers if int(reader.meta["of"]) == segment.first]
+        if len(readers) < _MOST_SEGMENTS:
+            return [], ids, rows
+        readers.sort(key=lambda reader: int(reader.meta["n"]))
+        held_ids, held_rows, n_bytes = [ids], [rows], rows.nbytes
+        merged: list[str] = []
+        try:
+            for reader in readers[: (len(readers) + 1) // 2]:
+                n_bytes += reader.arrays["histograms"].nbytes
+                if n_bytes > _MOST_BYTES:
+                    break
+                its_ids, its_rows = sealed_rows(reader)
+                held_ids.append(its_ids)
+                held_rows.append(its_rows)
+                merged.append(reader.ref.id)
+        except FormatError as error:  # a write must not fail for rows that it does not need
+            _log.warning("index rows of masks stay unmerged in %s: %s", self._directory.path, error)
+            return [], ids, rows
+        every, at = np.unique(np.concatenate(held_ids), return_index=True)
+        return merged, every, np.ascontiguousarray(np.concatenate(held_rows, axis=1)[:, at])
 
     def _deleted(self, entry: MaskEntry) -> NDArray[np.int64]:
         parts = [self._directory.reader(ref).array("ids").astype(np.int64) for ref in entry.deleted]

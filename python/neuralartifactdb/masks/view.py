@@ -18,6 +18,7 @@ from neuralartifactdb.masks.batch import MISSING_BOX, RESERVED_COLUMNS, Collecti
 from neuralartifactdb.masks.columns import joined
 from neuralartifactdb.masks.segment import MaskSegment
 from neuralartifactdb.names import unknown_name
+from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.reader import SegmentReader
 from neuralartifactdb.storage.state import MaskEntry
@@ -109,6 +110,28 @@ class MaskView:
             reader.arrays[name] for reader in readers for name in ("histograms", "edges") if name in reader.arrays
         ]
         return sum(entry.data_at + entry.nbytes + 4 * entry.n_checksums for entry in entries)
+
+    @cached_property
+    def pixel_nbytes(self) -> int:
+        """Bytes of all pixels."""
+        return sum(segment.pixel_nbytes for segment in self.segments)
+
+    @property
+    def deflated_nbytes(self) -> int | None:
+        """Bytes of all pixels if they were deflate-compressed, as estimated at the first append; None before it."""
+        return None if self.meta.deflated is None else round(self.meta.deflated * self.pixel_nbytes)
+
+    @property
+    def index_text(self) -> str:
+        """The index in words: its bytes, also as shares of the pixels deflated and as they are, cells and edges."""
+        meta, compressed = self.meta, self.deflated_nbytes
+        if not meta.has_index:
+            return "index not chosen yet"
+        shares = f" (about {self.index_nbytes / compressed:.2%} of the pixels deflated, " if compressed else " ("
+        shares = f"{shares}{self.index_nbytes / self.pixel_nbytes:.2%} as they are)" if self.pixel_nbytes else ""
+        cells = f"{meta.grid} x {meta.grid} cells x {len(meta.edges)} edges"
+        lazy = ", filled in by queries" if meta.is_lazy else ""
+        return f"index {format_bytes(self.index_nbytes)}{shares}, {cells}{lazy}"
 
     @cached_property
     def box_names(self) -> list[str]:

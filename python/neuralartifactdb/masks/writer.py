@@ -51,7 +51,6 @@ class MaskAppender:
 
     Attributes:
         meta: the collection's, with `next_id` behind the masks added so far.
-        n_bytes: of pixels added so far.
 
     Example:
         >>> appender = MaskAppender(transaction, meta)  # doctest: +SKIP
@@ -63,7 +62,6 @@ class MaskAppender:
 
     def __init__(self, transaction: WriteTransaction, meta: CollectionMeta) -> None:
         self.meta = meta
-        self.n_bytes = 0
         self._transaction = transaction
         self._segment: _OpenSegment | None = None
         self._refs: list[SegmentRef] = []
@@ -92,7 +90,6 @@ class MaskAppender:
         except BaseException:
             self.abort()
             raise
-        self.n_bytes += sum(mask.nbytes for mask in batch.pixels)
         return np.arange(first_id, first_id + n, dtype=np.int64)
 
     def finish(self) -> list[SegmentRef]:

@@ -237,7 +237,14 @@ def _delete_masks(state: State, change: JsonBody) -> State:
 
 def _add_mask_index(state: State, change: JsonBody) -> State:
     entry = _masks(state, change)
-    return _with_grown_masks(state, change, replace(entry, index=[*entry.index, *_segments(change)]))
+    replaced = change.list_of("replaces") if "replaces" in change.value else []
+    kept = [segment for segment in entry.index if segment.id not in replaced]
+    if len(entry.index) - len(kept) != len(replaced):
+        raise FormatError(
+            f"{change.path}: got index rows of masks {change.text('masks')!r} in place of those in {replaced!r}, "
+            f"expected distinct ones of {[segment.id for segment in entry.index]}"
+        )
+    return _with_grown_masks(state, change, replace(entry, index=[*kept, *_segments(change)]))
 
 
 def _set_masks_meta(state: State, change: JsonBody) -> State:

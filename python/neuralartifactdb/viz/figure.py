@@ -13,6 +13,7 @@ from typing import Any
 from neuralartifactdb.errors import ExtraMissingError, InvalidValueError, NotAttachedError
 from neuralartifactdb.results import Result
 from neuralartifactdb.viz.png import as_image, is_image
+from neuralartifactdb.viz.result_view import row_title
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,7 +37,7 @@ class ResultFigure(Figure):
 
 
 def result_figure(result: Result, *, columns: int = 5, max_rows: int = 20) -> ResultFigure:
-    """The rows as pictures with rank, id and score.
+    """The rows as pictures with rank, id (of a group its key) and score.
 
     Raises:
         InvalidValueError: `columns` or `max_rows` is below 1, or the result has no rows.
@@ -60,7 +61,7 @@ def result_figure(result: Result, *, columns: int = 5, max_rows: int = 20) -> Re
             raise NotAttachedError("plot() shows the pictures of inputs, got none; call db.set_render(fn) first")
         _draw(axis, value)
         score = "" if row.score is None or math.isnan(row.score) else f"\n{row.score:.4g}"
-        axis.set_title(f"{position + 1}. #{row.id}{score}", fontsize=8, parse_math=False)
+        axis.set_title(f"{position + 1}. {row_title(result, position, row)}{score}", fontsize=8, parse_math=False)
     heading = result.question or "Result"
     cost = f"{result.certainty}; {result.stats.summary()}"
     figure.suptitle(f"{heading}\n{cost}", fontsize=9.5, parse_math=False)

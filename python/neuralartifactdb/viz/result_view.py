@@ -23,7 +23,7 @@ from neuralartifactdb.storage import io
 from neuralartifactdb.viz import html
 from neuralartifactdb.viz.html import Card, Html
 
-__all__ = ["result_page", "result_section", "result_summary", "save_result"]
+__all__ = ["result_page", "result_section", "result_summary", "row_title", "save_result"]
 
 _log = logging.getLogger("neuralartifactdb")
 
@@ -129,8 +129,18 @@ def save_result(result: Result, path: str | PathLike[str], *, title: str | None 
     return Path(target)
 
 
+def row_title(result: Result, position: int, row: Row) -> str:
+    """What a row is about: an input, a mask of an input, a group of masks with its key."""
+    if result.keys is not None:
+        return f"input {row.input_id}" if row.input_id >= 0 else _key(result.keys[position])
+    return f"#{row.id}" if row.id == row.input_id else f"#{row.id} of input {row.input_id}"
+
+
 def _cards(result: Result, rows: int, lines: Callable[[Row], Sequence[object]] | None) -> list[Card]:
-    """A card per row; none if no render function was set. Rows of one input share its picture."""
+    """A card per row, of which those of one input share its picture; none where a row has none.
+
+    That is so if no render function was set, or rows are groups by anything but their input.
+    """
     shown = result[:rows]
     pictures: dict[int, object | None] = {}
     for row in shown:
@@ -152,7 +162,7 @@ def _cards(result: Result, rows: int, lines: Callable[[Row], Sequence[object]] |
                 for name, values in list(attributes.items())[:_CARD_LINES]
             ]
         score = "" if row.score is None or math.isnan(row.score) else f"{row.score:.4g}"
-        title = f"#{row.id}" if row.id == row.input_id else f"#{row.id} of input {row.input_id}"
+        title = row_title(result, position, row)
         cards.append(Card(pictures[row.input_id], title, score, below, rank=position + 1, share=shares[position]))
     return cards
 
@@ -178,6 +188,8 @@ def _attributes(result: Result) -> dict[str, Any]:
 
 
 def _table(result: Result, rows: int) -> Html:
+    if result.keys is not None:
+        return _group_table(result, rows)
     attributes = dict(list(_attributes(result).items())[:_SUMMARY_COLUMNS])
     try:
         shown = result[:rows]
@@ -198,8 +210,28 @@ def _table(result: Result, rows: int) -> Html:
         if "score" in columns:
             cells.append(row.score)
         body.append(cells + [_shortened(values[position], _LONGEST_CELL) for values in attributes.values()])
-    more = f"{len(result) - rows:,} more rows" if len(result) > rows else ""
-    return html.table([*columns, *(_shortened(name, 40) for name in attributes)], body, caption=more)
+    return html.table([*columns, *(_shortened(name, 40) for name in attributes)], body, caption=_more(result, rows))
+
+
+def _group_table(result: Result, rows: int) -> Html:
+    """Groups by their keys; `ids`, their ranks among all keys, say nothing to people."""
+    assert result.keys is not None
+    body: list[list[object]] = [[position + 1, _key(key)] for position, key in enumerate(result.keys[:rows])]
+    columns = ["rank", "key"]
+    if result.scores is not None:
+        columns.append("score")
+        for cells, score in zip(body, result.scores[:rows].tolist(), strict=True):
+            cells.append(score)
+    return html.table(columns, body, caption=_more(result, rows))
+
+
+def _more(result: Result, rows: int) -> str:
+    return f"{len(result) - rows:,} more rows" if len(result) > rows else ""
+
+
+def _key(key: Any) -> str:
+    """A key of a group in words."""
+    return "NULL" if key is None or key != key else _shortened(key, _LONGEST_CELL)
 
 
 def _shortened(value: object, limit: int, *, digits: int = 6) -> str:
