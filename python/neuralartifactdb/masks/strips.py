@@ -106,14 +106,12 @@ class OpenStrips:
 
     def all_open(self, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of each mask the strips [first, last) from the first open one to the last; empty if none is."""
-        is_open = (self.upper[:, at] > self.lower[:, at]).any(axis=0)
+        is_open = np.logical_or.reduce(self.upper[:, at] > self.lower[:, at], axis=0)
         first = is_open.argmax(axis=1)
         last = is_open.shape[1] - is_open[:, ::-1].argmax(axis=1)
         return first, np.where(is_open.any(axis=1), last, first)
 
-    def boxes_in(
-        self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]
-    ) -> NDArray[np.int32]:
+    def boxes_in(self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int32]:
         """The parts of the leaves' boxes in strips [first, last) of masks, int32 (leaves, len(at), 4).
 
         Empty where the leaf has no open strip among them.
@@ -153,11 +151,7 @@ class OpenStrips:
         found: NDArray[np.bool_] = (self._strips >= first[:, np.newaxis]) & (self._strips < last[:, np.newaxis])
         return found
 
-    def _open_in(
-        self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
+    def _open_in(self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether a leaf has an open strip among [first, last), bool (leaves, len(at))."""
-        found: NDArray[np.bool_] = (
-            (self.upper[:, at] > self.lower[:, at]) & self._inside(first, last)
-        ).any(axis=2)
+        found: NDArray[np.bool_] = ((self.upper[:, at] > self.lower[:, at]) & self._inside(first, last)).any(axis=2)
         return found
