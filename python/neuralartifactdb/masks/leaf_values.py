@@ -20,7 +20,7 @@ from neuralartifactdb.expressions.tree import Leaf
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.index_bounds import box_areas, count_bounds, shapes_of
 from neuralartifactdb.masks.other_masks import OtherMasks
-from neuralartifactdb.masks.pixel_counts import RowsRead, count_stored, planned, read_and_count, regions_of
+from neuralartifactdb.masks.pixel_counts import RowsRead, count_stored, planned_in, read_and_count, regions_of
 from neuralartifactdb.masks.regions import BoxColumn, OtherMask
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class LeafValues:
     def exact(self, ids: Ids, known: Known | None = None) -> dict[Hashable, Intervals]:
         """Exact values of masks as points, in the order given, by `leaf.key`; NULL where a region is missing.
 
-        Every mask is read at most once, whatever the number of leaves; large requests are shared out to threads.
+        Every mask is read at most once, whatever the number of leaves; requests are shared out to threads.
 
         Args:
             ids: int64 (n,), distinct.
@@ -147,13 +147,13 @@ class LeafValues:
         """
         known = known or {}
         values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
-        chunks: list[tuple[MaskSegment, NDArray[np.int64]]] = []
-        for segment, at in self.by_segment(ids):
-            ordered = at[np.argsort(ids[at], kind="stable")]
-            held = self._to_hold(segment, ids[ordered] - segment.first)
-            chunks += self._chunks(segment, ordered[held])
-            if not held.all():
-                self._put(values, ordered[~held], self._count(segment, ordered[~held], ids, known))
+        order = np.argsort(ids, kind="stable")
+        held = self._to_hold(ids[order])
+        direct = order if held is None else order[~held]
+        if len(direct):
+            skip = {key: is_known[direct] for key, (is_known, _) in known.items()}
+            self._put(values, direct, count_stored(self.view, ids[direct], self.leaves, skip))
+        chunks = [] if held is None else list(self._chunks(ids, order[held]))
         most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in chunks}), default=0)
         in_memory = max(1, _HELD_BYTES // max(most_bytes, 1))
         workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(chunks), in_memory)
@@ -174,7 +174,7 @@ class LeafValues:
         total = 0
         for segment, at in self.by_segment(sample):
             local = sample[at] - segment.first
-            plan = planned(self.view, segment, local, self.leaves, self._others)
+            plan = planned_in(segment, local, self.view.meta, self.leaves, self._others)
             row_bytes = segment.shapes[local, 1].astype(np.int64) * self.view.meta.stored_dtype.itemsize
             total += int(((plan.y1 - plan.y0) * row_bytes).sum())
         own = total / max(len(sample), 1)
@@ -188,19 +188,24 @@ class LeafValues:
         for number in np.unique(owner):
             yield self.view.segments[int(number)], np.flatnonzero(owner == number)
 
-    def _to_hold(self, segment: MaskSegment, local: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which masks' rows are needed for more than counts of boxes, bool (k,): those are read into memory."""
+    def _to_hold(self, ids: Ids) -> NDArray[np.bool_] | None:
+        """Which masks' rows are needed for more than counts of boxes, bool (n,), so held in memory; None: none."""
         if self._others:
-            return np.ones(len(local), dtype=np.bool_)
-        missing = None if self._filler is None else self._filler.missing(segment, self.view.meta, local)
-        return np.zeros(len(local), dtype=np.bool_) if missing is None else missing
+            return np.ones(len(ids), dtype=np.bool_)
+        if self._filler is None or not self.view.meta.is_lazy:
+            return None
+        held = np.zeros(len(ids), dtype=np.bool_)
+        for segment, at in self.by_segment(ids):
+            missing = self._filler.missing(segment, self.view.meta, ids[at] - segment.first)
+            if missing is not None:
+                held[at] = missing
+        return held
 
-    def _chunks(
-        self, segment: MaskSegment, at: NDArray[np.int64]
-    ) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
-        step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
-        for begin in range(0, len(at), step):
-            yield segment, at[begin : begin + step]
+    def _chunks(self, ids: Ids, ordered: NDArray[np.int64]) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
+        for segment, at in self.by_segment(ids[ordered]):
+            step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
+            for begin in range(0, len(at), step):
+                yield segment, ordered[at[begin : begin + step]]
 
     def _largest(self, segment: MaskSegment) -> int:
         """Bytes of the largest mask of a segment."""
@@ -208,12 +213,6 @@ class LeafValues:
             height, width = segment.uniform_shape
             return height * width * self.view.meta.stored_dtype.itemsize
         return int(segment.shapes.astype(np.int64).prod(axis=1).max(initial=0)) * self.view.meta.stored_dtype.itemsize
-
-    def _count(
-        self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known
-    ) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
-        skip = {key: is_known[at] for key, (is_known, _) in known.items()}
-        return count_stored(self.view, segment, ids[at] - segment.first, self.leaves, skip)
 
     def _read(
         self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known
