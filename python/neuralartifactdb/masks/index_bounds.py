@@ -167,14 +167,17 @@ def count_bounds(
     """
     n = last - first
     shapes = shapes_of(segment, slice(first, last))
-    areas = np.broadcast_to(box_areas(boxes, shapes), n)
+    missing = np.broadcast_to(missing_boxes(boxes), n)
+
+    def areas() -> Floats:
+        return np.broadcast_to(box_areas(boxes, shapes), n)
+
     rows = EdgeRows(segment.edges if segment.n_edges else NO_EDGES, low, high, meta)
     if rows.nothing or rows.everything:
-        exact = np.where(np.isnan(areas), np.nan, 0.0) if rows.nothing else areas.copy()
+        exact = np.where(missing, np.nan, 0.0) if rows.nothing else areas().copy()
         return exact, exact
-    missing = np.isnan(areas)
     if not segment.n_edges:
-        return np.where(missing, np.nan, 0.0), areas.copy()
+        return np.where(missing, np.nan, 0.0), areas().copy()
     indexed = segment.indexed()  # before the rows: others may add some meanwhile
     lower, upper = np.empty(n), np.empty(n)
     for begin, end in blocks(first, last):
@@ -190,7 +193,7 @@ def count_bounds(
         )
     if indexed is not None:
         absent = ~indexed[first:last]
-        lower[absent], upper[absent] = 0.0, areas[absent]
+        lower[absent], upper[absent] = 0.0, areas()[absent]
     if missing.any():
         lower[missing] = upper[missing] = np.nan
     return lower, upper

@@ -18,10 +18,10 @@ from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Leaf
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.index_bounds import box_areas, count_bounds, shapes_of
+from neuralartifactdb.masks.index_bounds import box_areas, count_bounds
 from neuralartifactdb.masks.other_masks import OtherMasks
 from neuralartifactdb.masks.pixel_counts import RowsRead, count_stored, planned_in, read_and_count, regions_of
-from neuralartifactdb.masks.regions import BoxColumn, OtherMask
+from neuralartifactdb.masks.regions import BoxColumn, OtherMask, Region
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -98,7 +98,21 @@ class LeafValues:
 
         Deleted masks have intervals too; whoever asks leaves them out.
         """
-        return {leaf.key: self._leaf_bounds(leaf, segment, first, last) for leaf in self.leaves}
+        return self.bounds_of([(segment, first, last)])
+
+    def bounds_of(self, parts: Sequence[tuple[MaskSegment, int, int]]) -> dict[Hashable, Intervals]:
+        """As `bounds` for masks of several segments, one after another."""
+        out = {}
+        for leaf in self.leaves:
+            if isinstance(leaf, Area) and not isinstance(leaf.region, OtherMask):
+                areas = self._areas(leaf.region, parts)
+                out[leaf.key] = _intervals(areas, areas)
+                continue
+            found = [self._leaf_bounds(leaf, *part) for part in parts]
+            lower = np.concatenate([part_lower for part_lower, _ in found])
+            points = all(part_lower is part_upper for part_lower, part_upper in found)
+            out[leaf.key] = _intervals(lower, lower if points else np.concatenate([upper for _, upper in found]))
+        return out
 
     def bounds_at(self, ids: Ids) -> dict[Hashable, Intervals]:
         """Certain intervals of some masks, in the order given, by `leaf.key`."""
@@ -117,21 +131,30 @@ class LeafValues:
                     upper[key][at[order[part]]] = intervals.upper[ordered[part] - first]
         return {key: _intervals(lower[key], upper[key]) for key in lower}
 
-    def _leaf_bounds(self, leaf: Count | Area, segment: MaskSegment, first: int, last: int) -> Intervals:
-        region, meta = leaf.region, self.view.meta
-        if isinstance(region, OtherMask):
-            others = self._others[region.collection]
-            if isinstance(leaf, Area):
-                lower, upper = others.area_bounds(segment, first, last, region)
-            else:
-                lower, upper = others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
-        elif isinstance(leaf, Area):
-            areas = box_areas(regions_of(region, segment, slice(first, last)), shapes_of(segment, slice(first, last)))
-            lower = upper = areas if len(areas) == last - first else np.full(last - first, areas[0])
+    def _areas(self, region: Region, parts: Sequence[tuple[MaskSegment, int, int]]) -> NDArray[np.float64]:
+        uniform = self.view.uniform_shape
+        if uniform is None:
+            shapes = np.concatenate([segment.shapes[first:last] for segment, first, last in parts])
         else:
+            shapes = np.array([uniform], dtype=np.int32)
+        boxes = [regions_of(region, segment, slice(first, last)) for segment, first, last in parts]
+        areas = box_areas(np.concatenate(boxes) if isinstance(region, BoxColumn) else boxes[0], shapes)
+        n = sum(last - first for _, first, last in parts)
+        return areas if len(areas) == n else np.full(n, areas[0])
+
+    def _leaf_bounds(
+        self, leaf: Count | Area, segment: MaskSegment, first: int, last: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper ends in one segment; the same array twice where they are exact."""
+        region, meta = leaf.region, self.view.meta
+        if not isinstance(region, OtherMask):
+            assert isinstance(leaf, Count)
             boxes = regions_of(region, segment, slice(first, last))
-            lower, upper = count_bounds(segment, first, last, boxes, *leaf.limits(meta.dtype), meta)
-        return _intervals(lower, upper)
+            return count_bounds(segment, first, last, boxes, *leaf.limits(meta.dtype), meta)
+        others = self._others[region.collection]
+        if isinstance(leaf, Area):
+            return others.area_bounds(segment, first, last, region)
+        return others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
 
     # ---- from the pixels -------------------------------------------------------------------------------------------
 
