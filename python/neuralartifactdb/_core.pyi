@@ -24,21 +24,36 @@ class EndOfFileError(ValueError):
     """A file ends too early.
 
     Attributes:
+        descriptor: Of the file.
         position: Bytes of the array's data that it has.
     """
 
+    descriptor: int
     position: int
 
 class ChecksumError(ValueError):
     """A block's bytes are not those that were written.
 
     Attributes:
+        descriptor: Of the file.
         block: Its number in the array.
         found: CRC-32 of the bytes.
     """
 
+    descriptor: int
     block: int
     found: int
+
+class ReadError(ValueError):
+    """The system refused to read.
+
+    Attributes:
+        descriptor: Of the file.
+        errno: Why.
+    """
+
+    descriptor: int
+    errno: int
 
 class StoredArray:
     """An array in a file, which functions of the core read block by verified block. Safe in threads.
@@ -444,7 +459,8 @@ def count_pixels(
     """
 
 def count_stored(
-    stored: StoredArray,
+    arrays: list[StoredArray],
+    array_of: _Ints,
     dtype: str,
     offsets: _Ids,
     widths: _Ints,
@@ -454,14 +470,16 @@ def count_stored(
     *,
     threads: int = 0,
 ) -> _Ids:
-    """Counts, in boxes of masks that are read from their file, pixels with low <= value < high, not NaN or `nodata`.
+    """Counts, in boxes of masks that are read from their files, pixels with low <= value < high, not NaN or `nodata`.
 
-    Of each mask the blocks from the first row of its boxes to the last are read and verified, by all threads.
+    Of each mask the blocks from the first row of its boxes to the last are read and verified, by all threads. Masks
+    that follow each other in a file and in the order given come with one read.
 
     Args:
-        stored: The pixels, mask after mask, row after row; blocks hold whole pixels.
+        arrays: Of pixels, mask after mask, row after row; blocks hold whole pixels.
+        array_of (int32 (n,)): Position in `arrays` of the one that holds the mask.
         dtype: As in `check_pixels`.
-        offsets (int64 (n,)): Bytes from the first element of the array to each mask's first pixel.
+        offsets (int64 (n,)): Bytes from the first element of the array to the mask's first pixel.
         widths (int32 (n,)): Of each mask.
         boxes (int32 (leaves, n, 4)): 0 <= x0 <= x1 <= width, 0 <= y0 <= y1, and rows up to y1 are in the array.
         limits: (low, high) of each leaf, as in `count_pixels`.
@@ -470,7 +488,7 @@ def count_stored(
         int64 (leaves, n).
 
     Raises:
-        EndOfFileError, ChecksumError, OSError: The file is truncated, damaged or cannot be read.
+        EndOfFileError, ChecksumError, ReadError: A file is truncated, damaged or cannot be read.
     """
 
 def count_joint(

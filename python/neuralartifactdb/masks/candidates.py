@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["MaskCandidates", "checked_leaves", "mask_columns"]
 
 Ids = NDArray[np.int64]
+Cut: TypeAlias = "tuple[MaskSegment, int, int, Ids]"
 
 #: masks whose intervals are computed at once: a few arrays of this length per leaf
 _STEP_MASKS: Final = 32 * INDEX_BLOCK
@@ -98,14 +99,16 @@ class MaskCandidates:
 
     def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[Ids, Intervals]]:
         """Ids and intervals, in id order."""
-        for segment, first, last, ids in self._cuts():
-            values: dict[Hashable, Value] = dict(self.values.bounds(segment, first, last))
+        for cuts in self._steps():
+            ids = np.concatenate([cut[3] for cut in cuts])
+            held = np.concatenate([segment.first + np.arange(first, last) for segment, first, last, _ in cuts])
+            values: dict[Hashable, Value] = dict(self.values.bounds_of([cut[:3] for cut in cuts]))
+            if len(ids) < len(held):
+                at = np.searchsorted(held, ids)
+                values = {key: value.take(at) for key, value in values.items()}
             if self._columns:
-                start = int(self._view.positions(ids[:1])[0])
-                for key, held in self._columns.items():
-                    values[key] = held.take(slice(start, start + last - first))
-            if len(ids) < last - first:
-                values = {key: held.take(ids - (segment.first + first)) for key, held in values.items()}
+                rows = self._view.positions(ids)
+                values.update({key: value.take(rows) for key, value in self._columns.items()})
             result = evaluate(self._expression, values, n=len(ids))
             self._note_scores(ids, values, result)
             self._note_settled(ids, values, result)
@@ -146,7 +149,21 @@ class MaskCandidates:
             found[key] = (held[at] == ids, given[at])
         return found
 
-    def _cuts(self) -> Iterator[tuple[MaskSegment, int, int, Ids]]:
+    def _steps(self) -> Iterator[list[Cut]]:
+        """The cuts, as many at a time as intervals are computed at once."""
+        cuts: list[Cut] = []
+        n = 0
+        for cut in self._cuts():
+            size = cut[2] - cut[1]
+            if cuts and n + size > _STEP_MASKS:
+                yield cuts
+                cuts, n = [], 0
+            cuts.append(cut)
+            n += size
+        if cuts:
+            yield cuts
+
+    def _cuts(self) -> Iterator[Cut]:
         """Ranges of local positions that hold candidates, each with the candidates; blocks without any are left out."""
         for segment in self._view.segments:
             begin, end = np.searchsorted(self.ids, (segment.first, segment.last)).tolist()

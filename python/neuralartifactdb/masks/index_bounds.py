@@ -167,12 +167,17 @@ def count_bounds(
     """
     n = last - first
     shapes = shapes_of(segment, slice(first, last))
+    missing = np.broadcast_to(missing_boxes(boxes), n)
+
+    def areas() -> Floats:
+        return np.broadcast_to(box_areas(boxes, shapes), n)
+
     rows = EdgeRows(segment.edges if segment.n_edges else NO_EDGES, low, high, meta)
-    if rows.nothing or rows.everything or not segment.n_edges:
-        areas = np.broadcast_to(box_areas(boxes, shapes), n)
-        zeros = np.where(np.isnan(areas), np.nan, 0.0)
-        exact = zeros if rows.nothing else areas.copy()
-        return (exact, exact) if rows.nothing or rows.everything else (zeros, exact)
+    if rows.nothing or rows.everything:
+        exact = np.where(missing, np.nan, 0.0) if rows.nothing else areas().copy()
+        return exact, exact
+    if not segment.n_edges:
+        return np.where(missing, np.nan, 0.0), areas().copy()
     indexed = segment.indexed()  # before the rows: others may add some meanwhile
     lower, upper = np.empty(n), np.empty(n)
     for begin, end in blocks(first, last):
@@ -188,10 +193,8 @@ def count_bounds(
         )
     if indexed is not None:
         absent = ~indexed[first:last]
-        lower[absent], upper[absent] = 0.0, np.broadcast_to(box_areas(boxes, shapes), n)[absent]
-    missing = missing_boxes(boxes)
+        lower[absent], upper[absent] = 0.0, areas()[absent]
     if missing.any():
-        missing = np.broadcast_to(missing, n)
         lower[missing] = upper[missing] = np.nan
     return lower, upper
 

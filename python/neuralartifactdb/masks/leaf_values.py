@@ -18,10 +18,10 @@ from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Leaf
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.index_bounds import box_areas, count_bounds, shapes_of
+from neuralartifactdb.masks.index_bounds import box_areas, count_bounds
 from neuralartifactdb.masks.other_masks import OtherMasks
-from neuralartifactdb.masks.pixel_counts import RowsRead, count_stored, planned, read_and_count, regions_of
-from neuralartifactdb.masks.regions import BoxColumn, OtherMask
+from neuralartifactdb.masks.pixel_counts import RowsRead, count_stored, planned_in, read_and_count, regions_of
+from neuralartifactdb.masks.regions import BoxColumn, OtherMask, Region
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -98,7 +98,21 @@ class LeafValues:
 
         Deleted masks have intervals too; whoever asks leaves them out.
         """
-        return {leaf.key: self._leaf_bounds(leaf, segment, first, last) for leaf in self.leaves}
+        return self.bounds_of([(segment, first, last)])
+
+    def bounds_of(self, parts: Sequence[tuple[MaskSegment, int, int]]) -> dict[Hashable, Intervals]:
+        """As `bounds` for masks of several segments, one after another."""
+        out = {}
+        for leaf in self.leaves:
+            if isinstance(leaf, Area) and not isinstance(leaf.region, OtherMask):
+                areas = self._areas(leaf.region, parts)
+                out[leaf.key] = _intervals(areas, areas)
+                continue
+            found = [self._leaf_bounds(leaf, *part) for part in parts]
+            lower = np.concatenate([part_lower for part_lower, _ in found])
+            points = all(part_lower is part_upper for part_lower, part_upper in found)
+            out[leaf.key] = _intervals(lower, lower if points else np.concatenate([upper for _, upper in found]))
+        return out
 
     def bounds_at(self, ids: Ids) -> dict[Hashable, Intervals]:
         """Certain intervals of some masks, in the order given, by `leaf.key`."""
@@ -117,28 +131,37 @@ class LeafValues:
                     upper[key][at[order[part]]] = intervals.upper[ordered[part] - first]
         return {key: _intervals(lower[key], upper[key]) for key in lower}
 
-    def _leaf_bounds(self, leaf: Count | Area, segment: MaskSegment, first: int, last: int) -> Intervals:
-        region, meta = leaf.region, self.view.meta
-        if isinstance(region, OtherMask):
-            others = self._others[region.collection]
-            if isinstance(leaf, Area):
-                lower, upper = others.area_bounds(segment, first, last, region)
-            else:
-                lower, upper = others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
-        elif isinstance(leaf, Area):
-            areas = box_areas(regions_of(region, segment, slice(first, last)), shapes_of(segment, slice(first, last)))
-            lower = upper = areas if len(areas) == last - first else np.full(last - first, areas[0])
+    def _areas(self, region: Region, parts: Sequence[tuple[MaskSegment, int, int]]) -> NDArray[np.float64]:
+        uniform = self.view.uniform_shape
+        if uniform is None:
+            shapes = np.concatenate([segment.shapes[first:last] for segment, first, last in parts])
         else:
+            shapes = np.array([uniform], dtype=np.int32)
+        boxes = [regions_of(region, segment, slice(first, last)) for segment, first, last in parts]
+        areas = box_areas(np.concatenate(boxes) if isinstance(region, BoxColumn) else boxes[0], shapes)
+        n = sum(last - first for _, first, last in parts)
+        return areas if len(areas) == n else np.full(n, areas[0])
+
+    def _leaf_bounds(
+        self, leaf: Count | Area, segment: MaskSegment, first: int, last: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper ends in one segment; the same array twice where they are exact."""
+        region, meta = leaf.region, self.view.meta
+        if not isinstance(region, OtherMask):
+            assert isinstance(leaf, Count)
             boxes = regions_of(region, segment, slice(first, last))
-            lower, upper = count_bounds(segment, first, last, boxes, *leaf.limits(meta.dtype), meta)
-        return _intervals(lower, upper)
+            return count_bounds(segment, first, last, boxes, *leaf.limits(meta.dtype), meta)
+        others = self._others[region.collection]
+        if isinstance(leaf, Area):
+            return others.area_bounds(segment, first, last, region)
+        return others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
 
     # ---- from the pixels -------------------------------------------------------------------------------------------
 
     def exact(self, ids: Ids, known: Known | None = None) -> dict[Hashable, Intervals]:
         """Exact values of masks as points, in the order given, by `leaf.key`; NULL where a region is missing.
 
-        Every mask is read at most once, whatever the number of leaves; large requests are shared out to threads.
+        Every mask is read at most once, whatever the number of leaves; requests are shared out to threads.
 
         Args:
             ids: int64 (n,), distinct.
@@ -147,13 +170,13 @@ class LeafValues:
         """
         known = known or {}
         values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
-        chunks: list[tuple[MaskSegment, NDArray[np.int64]]] = []
-        for segment, at in self.by_segment(ids):
-            ordered = at[np.argsort(ids[at], kind="stable")]
-            held = self._to_hold(segment, ids[ordered] - segment.first)
-            chunks += self._chunks(segment, ordered[held])
-            if not held.all():
-                self._put(values, ordered[~held], self._count(segment, ordered[~held], ids, known))
+        order = np.argsort(ids, kind="stable")
+        held = self._to_hold(ids[order])
+        direct = order if held is None else order[~held]
+        if len(direct):
+            skip = {key: is_known[direct] for key, (is_known, _) in known.items()}
+            self._put(values, direct, count_stored(self.view, ids[direct], self.leaves, skip))
+        chunks = [] if held is None else list(self._chunks(ids, order[held]))
         most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in chunks}), default=0)
         in_memory = max(1, _HELD_BYTES // max(most_bytes, 1))
         workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(chunks), in_memory)
@@ -174,7 +197,7 @@ class LeafValues:
         total = 0
         for segment, at in self.by_segment(sample):
             local = sample[at] - segment.first
-            plan = planned(self.view, segment, local, self.leaves, self._others)
+            plan = planned_in(segment, local, self.view.meta, self.leaves, self._others)
             row_bytes = segment.shapes[local, 1].astype(np.int64) * self.view.meta.stored_dtype.itemsize
             total += int(((plan.y1 - plan.y0) * row_bytes).sum())
         own = total / max(len(sample), 1)
@@ -188,19 +211,24 @@ class LeafValues:
         for number in np.unique(owner):
             yield self.view.segments[int(number)], np.flatnonzero(owner == number)
 
-    def _to_hold(self, segment: MaskSegment, local: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which masks' rows are needed for more than counts of boxes, bool (k,): those are read into memory."""
+    def _to_hold(self, ids: Ids) -> NDArray[np.bool_] | None:
+        """Which masks' rows are needed for more than counts of boxes, bool (n,), so held in memory; None: none."""
         if self._others:
-            return np.ones(len(local), dtype=np.bool_)
-        missing = None if self._filler is None else self._filler.missing(segment, self.view.meta, local)
-        return np.zeros(len(local), dtype=np.bool_) if missing is None else missing
+            return np.ones(len(ids), dtype=np.bool_)
+        if self._filler is None or not self.view.meta.is_lazy:
+            return None
+        held = np.zeros(len(ids), dtype=np.bool_)
+        for segment, at in self.by_segment(ids):
+            missing = self._filler.missing(segment, self.view.meta, ids[at] - segment.first)
+            if missing is not None:
+                held[at] = missing
+        return held
 
-    def _chunks(
-        self, segment: MaskSegment, at: NDArray[np.int64]
-    ) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
-        step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
-        for begin in range(0, len(at), step):
-            yield segment, at[begin : begin + step]
+    def _chunks(self, ids: Ids, ordered: NDArray[np.int64]) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
+        for segment, at in self.by_segment(ids[ordered]):
+            step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
+            for begin in range(0, len(at), step):
+                yield segment, ordered[at[begin : begin + step]]
 
     def _largest(self, segment: MaskSegment) -> int:
         """Bytes of the largest mask of a segment."""
@@ -208,12 +236,6 @@ class LeafValues:
             height, width = segment.uniform_shape
             return height * width * self.view.meta.stored_dtype.itemsize
         return int(segment.shapes.astype(np.int64).prod(axis=1).max(initial=0)) * self.view.meta.stored_dtype.itemsize
-
-    def _count(
-        self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known
-    ) -> tuple[dict[Hashable, NDArray[np.float64]], RowsRead]:
-        skip = {key: is_known[at] for key, (is_known, _) in known.items()}
-        return count_stored(self.view, segment, ids[at] - segment.first, self.leaves, skip)
 
     def _read(
         self, segment: MaskSegment, at: NDArray[np.int64], ids: Ids, known: Known

@@ -6,9 +6,10 @@ One contiguous read of whole rows for each mask (design section 5, "Verify"); co
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["RowPlan", "Rows", "RowsRead", "count_stored", "planned", "read_and_count", "regions_of"]
+__all__ = ["RowPlan", "Rows", "RowsRead", "count_stored", "planned_in", "read_and_count", "regions_of"]
 
 Floats = NDArray[np.float64]
+
+#: files of pixels that one call reads from
+_OPEN_FILES: Final = 64
 
 _EVERYWHERE = np.array([[0, 0, 2**31 - 1, 2**31 - 1]], dtype=np.int32)
 
@@ -155,34 +159,39 @@ class RowPlan:
 
 
 def planned(
-    view: MaskView,
-    segment: MaskSegment,
-    local: NDArray[np.int64],
+    meta: CollectionMeta,
     leaves: Sequence[Count | Area],
-    others: Mapping[str, OtherMasks],
+    shapes: NDArray[np.int32],
+    k: int,
+    boxes_of: Callable[[Region], NDArray[np.int32]],
     skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
 ) -> RowPlan:
-    """The rows that leaves need, for local positions int64 (k,) of a segment; `skip` as for `read_and_count`."""
-    meta, k = view.meta, len(local)
-    shapes = shapes_of(segment, local)  # one row, and so one box, where all masks are alike
+    """The rows that leaves need.
+
+    Args:
+        meta: of the collection.
+        leaves: what to count.
+        shapes: int32 (k, 2), or (1, 2) where all masks are alike.
+        k: number of masks.
+        boxes_of: the box that a region is in, int32 (k, 4) or (1, 4).
+        skip: as for `read_and_count`.
+    """
     plan = RowPlan({}, [], {}, {}, np.full(k, 2**31 - 1, dtype=np.int32), np.zeros(k, dtype=np.int32))
     for leaf in leaves:
-        if isinstance(leaf.region, OtherMask):
-            if isinstance(leaf, Area):
-                continue
-            inside = clipped(_EVERYWHERE, segment.shapes[local])
-            inside[others[leaf.region.collection].partners(segment, local) < 0] = 0
-        else:
-            held = regions_of(leaf.region, segment, local)
-            rows = None if isinstance(leaf, Area) else EdgeRows(NO_EDGES, *leaf.limits(meta.dtype), meta)
-            if rows is None or rows.everything or rows.nothing:
-                areas = np.broadcast_to(box_areas(held, shapes), k)
-                nothing = rows is not None and rows.nothing
-                plan.known[leaf.key] = np.where(np.isnan(areas), np.nan, 0.0) if nothing else areas
-                continue
+        other = isinstance(leaf.region, OtherMask)
+        if other and isinstance(leaf, Area):
+            continue
+        held = boxes_of(leaf.region)
+        rows = None if isinstance(leaf, Area) else EdgeRows(NO_EDGES, *leaf.limits(meta.dtype), meta)
+        if not other and (rows is None or rows.everything or rows.nothing):
+            areas = np.broadcast_to(box_areas(held, shapes), k)
+            nothing = rows is not None and rows.nothing
+            plan.known[leaf.key] = np.where(np.isnan(areas), np.nan, 0.0) if nothing else areas
+            continue
+        inside = clipped(held, shapes)
+        if not other:
             assert isinstance(leaf, Count)
             plan.counted.append(leaf)
-            inside = clipped(held, shapes)
             if skip is not None and leaf.key in skip:
                 inside = np.where(skip[leaf.key][:, np.newaxis], np.int32(0), inside)
             plan.boxes[leaf.key] = np.broadcast_to(inside, (k, 4))
@@ -194,30 +203,100 @@ def planned(
     return plan
 
 
-def count_stored(
-    view: MaskView,
+def planned_in(
     segment: MaskSegment,
     local: NDArray[np.int64],
+    meta: CollectionMeta,
+    leaves: Sequence[Count | Area],
+    others: Mapping[str, OtherMasks],
+    skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
+) -> RowPlan:
+    """The rows that leaves need, for local positions int64 (k,) of a segment; `skip` as for `read_and_count`."""
+
+    def boxes_of(region: Region) -> NDArray[np.int32]:
+        held = regions_of(region, segment, local)
+        if not isinstance(region, OtherMask):
+            return held
+        return np.where((others[region.collection].partners(segment, local) < 0)[:, np.newaxis], np.int32(0), held)
+
+    return planned(meta, leaves, shapes_of(segment, local), len(local), boxes_of, skip)
+
+
+def count_stored(
+    view: MaskView,
+    ids: NDArray[np.int64],
     leaves: Sequence[Count | Area],
     skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
 ) -> tuple[dict[Hashable, Floats], RowsRead]:
-    """As `read_and_count`, where all regions are boxes: by all threads of the core, and no row is held in memory."""
-    meta = view.meta
-    plan = planned(view, segment, local, leaves, {}, skip)
+    """Exact values of leaves whose regions are boxes, straight from the files: no row is held in memory.
+
+    Args:
+        view: the collection.
+        ids: int64 (k,), ascending: neighbours come with one read.
+        leaves: what to count.
+        skip: as for `read_and_count`.
+
+    Returns:
+        As `read_and_count`.
+    """
+    meta, rows = view.meta, view.positions(ids)
+    uniform = view.uniform_shape
+    shapes = view.shapes[rows] if uniform is None else np.array([uniform], dtype=np.int32)
+
+    def boxes_of(region: Region) -> NDArray[np.int32]:
+        if isinstance(region, BoxColumn):
+            return view.boxes(region.name)[rows]
+        return region.array() if isinstance(region, ConstantBox) else _EVERYWHERE
+
+    plan = planned(meta, leaves, shapes, len(ids), boxes_of, skip)
     values = dict(plan.known)
-    heights = (plan.y1 - plan.y0).astype(np.int64)
-    n_masks = int(np.count_nonzero(heights))
-    if plan.counted:
-        boxes = np.empty((len(plan.counted), len(local), 4), dtype=np.int32)
+    for leaf in plan.counted:
+        values[leaf.key] = np.where(plan.missing[leaf.key], np.nan, 0.0)
+    wanted = np.flatnonzero(plan.y1 > plan.y0)
+    n_bytes = 0
+    if len(wanted):
+        widths = np.ascontiguousarray(np.broadcast_to(shapes[:, 1], len(ids))[wanted])
+        boxes = np.empty((len(plan.counted), len(wanted), 4), dtype=np.int32)
         for i, leaf in enumerate(plan.counted):
-            boxes[i] = plan.boxes[leaf.key]
+            boxes[i] = plan.boxes[leaf.key][wanted]
         limits = [leaf.limits(meta.dtype) for leaf in plan.counted]
-        counts = segment.count_boxes(local, boxes, limits, meta) if n_masks else np.zeros(boxes.shape[:2])
-        for leaf, found in zip(plan.counted, counts.astype(np.float64), strict=True):
-            found[plan.missing[leaf.key]] = np.nan
-            values[leaf.key] = found
-    n_bytes = int((heights * segment.shapes[local, 1]).sum()) * meta.stored_dtype.itemsize
-    return values, RowsRead(n_masks, n_bytes)
+        counts = _counts(view, ids[wanted], view.offsets[rows[wanted]], widths, boxes, limits)
+        for leaf, found in zip(plan.counted, counts, strict=True):
+            values[leaf.key][wanted] += found
+        n_rows = (plan.y1 - plan.y0)[wanted].astype(np.int64)
+        n_bytes = int((n_rows * widths).sum()) * meta.stored_dtype.itemsize
+    return values, RowsRead(len(wanted), n_bytes)
+
+
+def _counts(
+    view: MaskView,
+    ids: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    widths: NDArray[np.int32],
+    boxes: NDArray[np.int32],
+    limits: list[tuple[float | None, float | None]],
+) -> NDArray[np.int64]:
+    """int64 (leaves, k) for ascending ids; some segments' files at a time are open."""
+    owner = np.searchsorted(view.firsts, ids, side="right") - 1
+    counts = np.empty((len(limits), len(ids)), dtype=np.int64)
+    numbers, starts = np.unique(owner, return_index=True)
+    for begin in range(0, len(numbers), _OPEN_FILES):
+        some = numbers[begin : begin + _OPEN_FILES]
+        end = begin + len(some)
+        here = slice(int(starts[begin]), int(starts[end]) if end < len(starts) else len(ids))
+        with contextlib.ExitStack() as stack:
+            arrays = [stack.enter_context(view.segments[n].reader.stored("pixels")) for n in some.tolist()]
+            counts[:, here] = _core.count_stored(
+                arrays,
+                np.searchsorted(some, owner[here]).astype(np.int32),
+                view.meta.native,
+                offsets[here],
+                widths[here],
+                np.ascontiguousarray(boxes[:, here]),
+                limits,
+                view.meta.nodata,
+            )
+    return counts
 
 
 def read_and_count(
@@ -243,7 +322,7 @@ def read_and_count(
     Returns:
         float64 (k,) by `leaf.key`, NaN for NULL, 0 where skipped, and what was read.
     """
-    plan = planned(view, segment, local, leaves, others, skip)
+    plan = planned_in(segment, local, view.meta, leaves, others, skip)
     values = dict(plan.known)
     own = Rows(segment, local, plan.y0, plan.y1, view.meta, filler)
     n_masks, n_bytes = own.read.masks, own.read.bytes

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb import _core
 from neuralartifactdb.errors import FormatError, IdError, InvalidValueError
-from neuralartifactdb.masks.batch import INDEX_BLOCK, MISSING_BOX, STORED_DTYPES, CollectionMeta
+from neuralartifactdb.masks.batch import INDEX_BLOCK, MISSING_BOX, STORED_DTYPES
 from neuralartifactdb.masks.filled_index import FilledIndex
 from neuralartifactdb.masks.writer import TABLE
 from neuralartifactdb.storage.mutex import Mutex
@@ -24,8 +23,6 @@ from neuralartifactdb.storage.reader import SegmentReader
 from neuralartifactdb.storage.tables import read_table
 
 __all__ = ["MaskSegment"]
-
-Limits = tuple[float | None, float | None]
 
 
 class MaskSegment:
@@ -201,8 +198,8 @@ class MaskSegment:
     # ---- pixels ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _offsets(self) -> NDArray[np.int64]:
-        """Where each mask's pixels begin, in bytes, int64 (n,)."""
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each mask's pixels begin in `pixels`, in bytes, int64 (n,)."""
         sizes = self.shapes.astype(np.int64).prod(axis=1) * self._item
         return np.asarray(np.cumsum(sizes) - sizes)
 
@@ -210,25 +207,7 @@ class MaskSegment:
     def _geometry(self) -> tuple[list[int], list[int], list[int]]:
         """Per mask: offset in bytes, height, bytes of a row."""
         shapes = self.shapes.astype(np.int64)
-        return self._offsets.tolist(), shapes[:, 0].tolist(), (shapes[:, 1] * self._item).tolist()
-
-    def count_boxes(
-        self, ids: NDArray[np.int64], boxes: NDArray[np.int32], limits: list[Limits], meta: CollectionMeta
-    ) -> NDArray[np.int64]:
-        """Exact counts of pixels in range in boxes, straight from the file: nothing is kept.
-
-        Args:
-            ids: int64 (k,), local positions; neighbours in ascending order come with one read.
-            boxes: int32 (leaves, k, 4), clipped.
-            limits: (low, high) of each leaf, normalised thresholds, None for open.
-            meta: of the collection.
-
-        Returns:
-            int64 (leaves, k).
-        """
-        widths = np.ascontiguousarray(self.shapes[ids, 1])
-        with self.reader.stored("pixels") as stored:
-            return _core.count_stored(stored, meta.native, self._offsets[ids], widths, boxes, limits, meta.nodata)
+        return self.offsets.tolist(), shapes[:, 0].tolist(), (shapes[:, 1] * self._item).tolist()
 
     def read_rows(
         self, ids: NDArray[np.int64], y0: NDArray[np.int32], y1: NDArray[np.int32]

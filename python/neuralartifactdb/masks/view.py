@@ -160,15 +160,30 @@ class MaskView:
         """Height and width of each mask in segments, int32 (len(stored_ids), 2)."""
         return np.concatenate([np.empty((0, 2), np.int32), *(segment.shapes for segment in self.segments)])
 
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each mask's pixels begin in its segment, in bytes, int64 (len(stored_ids),)."""
+        return np.concatenate([np.empty(0, np.int64), *(segment.offsets for segment in self.segments)])
+
+    @cached_property
+    def uniform_shape(self) -> tuple[int, int] | None:
+        """(H, W) if all masks in segments have it, else None."""
+        shapes = {segment.uniform_shape for segment in self.segments}
+        return shapes.pop() if len(shapes) == 1 else None
+
     def boxes(self, name: str) -> NDArray[np.int32]:
         """Boxes of each mask in segments, int32 (len(stored_ids), 4); four times -2**31 where there is none.
 
         Raises:
             UnknownNameError: no mask has a box of that name.
         """
-        if name not in self.box_names:
-            raise UnknownNameError(unknown_name(f"box of masks {self.name!r} named", name, self.box_names))
-        return np.concatenate([segment.boxes(name) for segment in self.segments])
+        found = self._boxes.get(name)
+        if found is None:
+            if name not in self.box_names:
+                raise UnknownNameError(unknown_name(f"box of masks {self.name!r} named", name, self.box_names))
+            found = self._boxes[name] = np.concatenate([segment.boxes(name) for segment in self.segments])
+            found.flags.writeable = False
+        return found
 
     def column(self, name: str) -> NDArray[Any]:
         """A column over the masks in segments, 1-D of len(stored_ids); NULL (NaN, None) where a segment lacks it.
@@ -196,6 +211,10 @@ class MaskView:
             found.flags.writeable = False
             self._columns[name] = found
         return found
+
+    @cached_property
+    def _boxes(self) -> dict[str, NDArray[np.int32]]:
+        return {}
 
     @cached_property
     def _columns(self) -> dict[str, NDArray[Any]]:

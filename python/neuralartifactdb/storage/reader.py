@@ -211,6 +211,8 @@ class SegmentReader:
     def stored(self, name: str) -> Iterator[_core.StoredArray]:
         """An array for loops of the core that read it, verified, as they go; nothing passes through the cache.
 
+        Several may be used in one loop, each in a context of its own.
+
         Raises:
             FormatError: The file is damaged, truncated or missing; from within the body, too.
         """
@@ -220,11 +222,10 @@ class SegmentReader:
             found = _core.StoredArray(descriptor, entry.data_at, entry.nbytes, size, array.checksums)
             try:
                 yield found
-            except _core.EndOfFileError as error:
-                raise self._short(array, error.position) from None
-            except _core.ChecksumError as error:
-                length = min(size, entry.nbytes - error.block * size)
-                raise self._damaged(array, error.block, length, error.found) from None
+            except (_core.EndOfFileError, _core.ChecksumError, _core.ReadError) as error:
+                if error.descriptor != descriptor:
+                    raise
+                raise self._explained(array, error) from None
             finally:
                 self._count(found.bytes_read)
 
@@ -387,6 +388,17 @@ class SegmentReader:
             i = int(np.flatnonzero(found != expected)[0])
             length = min(array.block_bytes, memoryview(data).nbytes - i * array.block_bytes)
             raise self._damaged(array, first + i, length, int(found[i]))
+
+    def _explained(
+        self, array: _OpenArray, error: _core.EndOfFileError | _core.ChecksumError | _core.ReadError
+    ) -> Exception:
+        """An error of the core in the words of this module."""
+        if isinstance(error, _core.ReadError):
+            return OSError(error.errno, os.strerror(error.errno))
+        if isinstance(error, _core.EndOfFileError):
+            return self._short(array, error.position)
+        length = min(array.block_bytes, array.entry.nbytes - error.block * array.block_bytes)
+        return self._damaged(array, error.block, length, error.found)
 
     def _damaged(self, array: _OpenArray, number: int, length: int, found: int) -> FormatError:
         return FormatError(

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kStripBytes = std::size_t{1} << 18;
 constexpr std::size_t kBytesPerThread = std::size_t{1} << 19;  // fewer are done sooner than a thread is started
+constexpr std::size_t kBytesPerRead = std::size_t{1} << 12;    // what a read costs beside its bytes
 constexpr std::size_t kMostPerTask = 64;
 
 struct Span {
@@ -24,15 +25,21 @@ struct Span {
 
 class Counter {
  public:
-  Counter(const storage::StoredArray& array, const StoredMasks& masks, std::int64_t* out)
-      : array_(array),
-        masks_(masks),
+  Counter(const StoredMasks& masks, std::int64_t* out)
+      : masks_(masks),
         out_(out),
         size_(pixel_bytes(masks.type)),
-        strip_blocks_(std::max<std::size_t>(1, kStripBytes / array.block_bytes())),
         count_range_(active_kernels().count_range[masks.type]) {}
 
-  std::size_t strip_bytes() const { return std::min(strip_blocks_ * array_.block_bytes(), array_.n_bytes()); }
+  // Of the longest strip of any array.
+  std::size_t strip_bytes() const {
+    std::size_t most = 0;
+    for (std::size_t a = 0; a < masks_.n_arrays; ++a) {
+      const storage::StoredArray& array = *masks_.arrays[a];
+      most = std::max(most, std::min(strip_blocks(array) * array.block_bytes(), array.n_bytes()));
+    }
+    return most;
+  }
 
   // The bytes that the rows of a mask's boxes take.
   Span bytes_of(std::size_t i) const {
@@ -55,17 +62,19 @@ class Counter {
       std::fill(out_ + leaf * masks_.n + begin, out_ + leaf * masks_.n + end, 0);
     }
     while (begin < end) {
+      const storage::StoredArray& array = array_of(begin);
+      const std::size_t step = strip_blocks(array);
       Span blocks = blocks_of(begin);
       std::size_t after = begin + 1;
-      for (; after < end; ++after) {
+      for (; after < end && &array_of(after) == &array; ++after) {
         const Span next = blocks_of(after);
         if (next.first < blocks.first || next.first > blocks.end) break;
-        if (std::max(next.end, blocks.end) - blocks.first > strip_blocks_) break;
+        if (std::max(next.end, blocks.end) - blocks.first > step) break;
         blocks.end = std::max(next.end, blocks.end);
       }
-      for (std::size_t first = blocks.first; first < blocks.end; first += strip_blocks_) {
-        const std::size_t n = array_.read_blocks(first, std::min(first + strip_blocks_, blocks.end), buffer);
-        const std::size_t at = first * array_.block_bytes();
+      for (std::size_t first = blocks.first; first < blocks.end; first += step) {
+        const std::size_t n = array.read_blocks(first, std::min(first + step, blocks.end), buffer);
+        const std::size_t at = first * array.block_bytes();
         for (std::size_t i = begin; i < after; ++i) count_strip(i, buffer, {at, at + n});
       }
       begin = after;
@@ -73,10 +82,17 @@ class Counter {
   }
 
  private:
+  const storage::StoredArray& array_of(std::size_t i) const { return *masks_.arrays[masks_.array_of[i]]; }
+
+  static std::size_t strip_blocks(const storage::StoredArray& array) {
+    return std::max<std::size_t>(1, kStripBytes / array.block_bytes());
+  }
+
   Span blocks_of(std::size_t i) const {
     const Span bytes = bytes_of(i);
-    const std::size_t first = bytes.first / array_.block_bytes();
-    return {first, bytes.empty() ? first : (bytes.end - 1) / array_.block_bytes() + 1};
+    const std::size_t block = array_of(i).block_bytes();
+    const std::size_t first = bytes.first / block;
+    return {first, bytes.empty() ? first : (bytes.end - 1) / block + 1};
   }
 
   // Adds what mask i's boxes have in the bytes `held` of the array, which lie at `strip`.
@@ -126,23 +142,20 @@ class Counter {
     return all - count_range_(pixels, stride, width, n_rows, *masks_.nodata, *masks_.nodata);
   }
 
-  const storage::StoredArray& array_;
   const StoredMasks& masks_;
   std::int64_t* out_;
   std::size_t size_;
-  std::size_t strip_blocks_;
   std::uint64_t (*count_range_)(const void*, size_t, size_t, size_t, int32_t, int32_t);
 };
 
 }  // namespace
 
-void count_stored(const storage::StoredArray& array, const StoredMasks& masks, std::int64_t* out, int threads,
-                  const Poll& poll) {
-  const Counter counter(array, masks, out);
+void count_stored(const StoredMasks& masks, std::int64_t* out, int threads, const Poll& poll) {
+  const Counter counter(masks, out);
   std::size_t n_bytes = 0;
   for (std::size_t i = 0; i < masks.n; ++i) {
     const Span bytes = counter.bytes_of(i);
-    n_bytes += bytes.end - bytes.first + array.block_bytes();
+    n_bytes += bytes.end - bytes.first + kBytesPerRead;
   }
   const std::size_t n_threads = threads_for(n_bytes, kBytesPerThread, threads);
   // Neighbours share tasks, so that small masks are worth handing out, and their blocks are read once.

@@ -21,12 +21,15 @@ struct PixelBox {
   bool empty() const noexcept { return x0 == x1 || y0 == y1; }
 };
 
-// Masks of one array, and the leaves that count in them: leaf l counts what ranges[l] holds, and is not nodata, in
-// boxes[l * n + i] of mask i.
+// Masks, and the leaves that count in them: leaf l counts what ranges[l] holds, and is not nodata, in boxes[l * n + i]
+// of mask i, which is part of arrays[array_of[i]].
 struct StoredMasks {
   PixelType type;
   std::optional<std::int32_t> nodata;
+  std::size_t n_arrays;
+  const storage::StoredArray* const* arrays;
   std::size_t n;
+  const std::int32_t* array_of;
   const std::int64_t* offsets;  // of each mask's first pixel, in bytes; a multiple of the pixel's size
   const std::int32_t* widths;
   std::size_t n_leaves;
@@ -37,7 +40,6 @@ struct StoredMasks {
 // out[l * n + i]: the count of leaf l in mask i. Of each mask only the blocks are read that hold rows of its boxes,
 // from the first such row to the last; masks whose blocks follow each other in the order given come with one read.
 // Blocks hold whole pixels. Throws what StoredArray::read_blocks throws.
-void count_stored(const storage::StoredArray& array, const StoredMasks& masks, std::int64_t* out, int threads,
-                  const Poll& poll);
+void count_stored(const StoredMasks& masks, std::int64_t* out, int threads, const Poll& poll);
 
 }  // namespace nadb::mask

@@ -1,6 +1,5 @@
 // Python bindings of src/cpp/storage: checksums, and arrays that are read from their file. Documented for users of the
 // core in _core.pyi.
-#include <cerrno>
 #include <limits>
 
 #include "kernels/dispatch.h"
@@ -79,26 +78,33 @@ py::object make_type(py::module_& m, const char* name, const char* doc) {
   return type;
 }
 
+// Sets a Python error with the descriptor and what else there is to say.
+template <class Describe>
+void set_error(const py::object& type, const storage::StorageError& error, Describe&& describe) {
+  const py::object instance = type(error.what());
+  instance.attr("descriptor") = error.descriptor;
+  describe(instance);
+  PyErr_SetObject(type.ptr(), instance.ptr());
+}
+
 void register_errors(py::module_& m) {
-  static const py::object* end_of_file =
+  static const auto* read = new py::object(make_type(m, "ReadError", "The system refused to read, with `errno`."));
+  static const auto* end_of_file =
       new py::object(make_type(m, "EndOfFileError", "A file ends after `position` bytes of an array's data."));
-  static const py::object* checksum = new py::object(
+  static const auto* checksum = new py::object(
       make_type(m, "ChecksumError", "The bytes of `block` have the CRC-32 `found`, not the one stored."));
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const storage::ReadError& error) {
-      errno = error.error;
-      PyErr_SetFromErrno(PyExc_OSError);
+      set_error(*read, error, [&](const py::object& instance) { instance.attr("errno") = error.code; });
     } catch (const storage::EndOfFileError& error) {
-      const py::object instance = (*end_of_file)(error.what());
-      instance.attr("position") = error.position;
-      PyErr_SetObject(end_of_file->ptr(), instance.ptr());
+      set_error(*end_of_file, error, [&](const py::object& instance) { instance.attr("position") = error.position; });
     } catch (const storage::ChecksumError& error) {
-      const py::object instance = (*checksum)(error.what());
-      instance.attr("block") = error.block;
-      instance.attr("found") = error.found;
-      PyErr_SetObject(checksum->ptr(), instance.ptr());
+      set_error(*checksum, error, [&](const py::object& instance) {
+        instance.attr("block") = error.block;
+        instance.attr("found") = error.found;
+      });
     }
   });
 }

@@ -31,17 +31,17 @@ std::size_t StoredArray::read_blocks(std::size_t first, std::size_t end, std::ui
     const auto at = static_cast<off_t>(data_at_ + static_cast<std::int64_t>(begin + done));
     const ssize_t got = pread(descriptor_, target + done, std::min(n - done, kMostBytes), at);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw ReadError(errno);
+    if (got < 0) throw ReadError(descriptor_, errno);
     if (got == 0) break;
     done += static_cast<std::size_t>(got);
   }
   bytes_read_.fetch_add(done, std::memory_order_relaxed);
-  if (done < n) throw EndOfFileError(begin + done);
+  if (done < n) throw EndOfFileError(descriptor_, begin + done);
   const auto crc32 = active_kernels().crc32;
   for (std::size_t block = first; block < end; ++block) {
     const std::size_t from = block * block_bytes_;
     const std::uint32_t found = crc32(target + (from - begin), end_of(block) - from, 0);
-    if (found != checksums_[block]) throw ChecksumError(block, found);
+    if (found != checksums_[block]) throw ChecksumError(descriptor_, block, found);
   }
   return n;
 }

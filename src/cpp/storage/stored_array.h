@@ -10,22 +10,28 @@
 
 namespace nadb::storage {
 
-// The operating system refused a read; `error` is its errno.
-struct ReadError : std::runtime_error {
-  explicit ReadError(int code) : std::runtime_error("reading failed"), error(code) {}
-  int error;
+// Reading went wrong in the file behind `descriptor`.
+struct StorageError : std::runtime_error {
+  StorageError(const char* text, int from) : std::runtime_error(text), descriptor(from) {}
+  int descriptor;
+};
+
+// The operating system refused; `code` is its errno.
+struct ReadError : StorageError {
+  ReadError(int from, int number) : StorageError("reading failed", from), code(number) {}
+  int code;
 };
 
 // The file ends after `position` bytes of data.
-struct EndOfFileError : std::runtime_error {
-  explicit EndOfFileError(std::size_t n) : std::runtime_error("the file is truncated"), position(n) {}
+struct EndOfFileError : StorageError {
+  EndOfFileError(int from, std::size_t n) : StorageError("the file is truncated", from), position(n) {}
   std::size_t position;
 };
 
 // A block's bytes have the CRC-32 `found`, which is not the one stored.
-struct ChecksumError : std::runtime_error {
-  ChecksumError(std::size_t number, std::uint32_t crc)
-      : std::runtime_error("a block is damaged"), block(number), found(crc) {}
+struct ChecksumError : StorageError {
+  ChecksumError(int from, std::size_t number, std::uint32_t crc)
+      : StorageError("a block is damaged", from), block(number), found(crc) {}
   std::size_t block;
   std::uint32_t found;
 };
