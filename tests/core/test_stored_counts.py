@@ -131,9 +131,16 @@ def test_counts_are_numpys(
     boxes = random_boxes(rng, masks, n_leaves)
     try:
         counts = _core.count_stored(
-            [file.opened()], np.zeros(len(masks), np.int32), dtype, file.offsets[order], file.widths[order], boxes, limits,
-            nodata, threads=threads,
-        )  # fmt: skip
+            [file.opened()],
+            np.zeros(len(masks), np.int32),
+            dtype,
+            file.offsets[order],
+            file.widths[order],
+            boxes,
+            limits,
+            nodata,
+            threads=threads,
+        )
     finally:
         os.close(file.descriptor)
     assert counts.dtype == np.int64
