@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import neuralartifactdb as nadb
 import oracle
+from neuralartifactdb.masks import stored_counts
 
 DTYPES = ("uint8", "bool", "float32", "float16", "uint16")
 EDGES = {
@@ -67,6 +68,7 @@ class Case:
     deleted: tuple[int, ...] = ()
     index: str = "append"
     seed: int = 0
+    strips: bool = False  # whether rows are read strip by strip, as those of large masks are
 
     @property
     def n(self) -> int:
@@ -93,6 +95,7 @@ def cases(draw: st.DrawFn, *, max_masks: int = 40, dtypes: tuple[str, ...] = DTY
         deleted=tuple(draw(st.sets(st.integers(0, sum(batches) - 1), max_size=4))),
         index=draw(st.sampled_from(["append", "append", "lazy"])),
         seed=draw(st.integers(0, 2**16)),
+        strips=draw(st.booleans()),
     )
 
 
@@ -167,7 +170,12 @@ def random_box(rng: np.random.Generator, shape: tuple[int, int]) -> mask_oracle.
 def built(case: Case) -> Iterator[Built]:
     """The case's database, in a directory of its own."""
     rng = np.random.default_rng(case.seed)
-    with fast_directory() as folder, nadb.open(os.path.join(folder, "run.nadb")) as db:
+    from_bytes = 0 if case.strips else stored_counts.STRIPS_FROM_BYTES
+    with (
+        fast_directory() as folder,
+        mock.patch.object(stored_counts, "STRIPS_FROM_BYTES", from_bytes),
+        nadb.open(os.path.join(folder, "run.nadb")) as db,
+    ):
         settings: dict[str, Any] = {} if case.nodata is None else {"nodata": case.nodata}
         edges = list(case.edges)
         if case.nodata is not None:

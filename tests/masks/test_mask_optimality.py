@@ -33,6 +33,7 @@ def indexed_cases(draw: st.DrawFn) -> Case:
         edges=draw(st.sampled_from([(64, 128, 192), (100,), tuple(range(16, 256, 16))])),
         kind=draw(st.sampled_from(["smooth", "smooth", "noise", "few"])),
         seed=draw(st.integers(0, 2**16)),
+        strips=draw(st.booleans()),
     )
 
 

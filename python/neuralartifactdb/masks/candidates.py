@@ -106,23 +106,29 @@ class MaskCandidates:
             if len(ids) < len(held):
                 at = np.searchsorted(held, ids)
                 values = {key: value.take(at) for key, value in values.items()}
-            if self._columns:
-                rows = self._view.positions(ids)
-                values.update({key: value.take(rows) for key, value in self._columns.items()})
+            values.update(self._columns_at(ids))
             result = evaluate(self._expression, values, n=len(ids))
             self._note_scores(ids, values, result)
             self._note_settled(ids, values, result)
             yield ids, result
 
     def refine(self, ids: Ids) -> Intervals:
-        """Exact values."""
-        values: dict[Hashable, Value] = dict(self.values.exact(ids, self._known(ids)))
-        if self._columns:
-            at = self._view.positions(ids)
-            values.update({key: held.take(at) for key, held in self._columns.items()})
+        """Exact values; of a condition no more pixels are read than decide it."""
+
+        def is_open(at: NDArray[np.int64], values: Mapping[Hashable, Intervals]) -> NDArray[np.bool_]:
+            return ~evaluate(self._expression, {**values, **self._columns_at(ids[at])}, n=len(at)).is_exact
+
+        leaves_at = self.values.exact(ids, self._known(ids), is_open if self._expression.is_condition else None)
+        values: dict[Hashable, Value] = {**leaves_at, **self._columns_at(ids)}
         result = evaluate(self._expression, values, n=len(ids))
         self._note_scores(ids, values, result)
         return result
+
+    def _columns_at(self, ids: Ids) -> dict[Hashable, Value]:
+        if not self._columns:
+            return {}
+        at = self._view.positions(ids)
+        return {key: held.take(at) for key, held in self._columns.items()}
 
     def _note_settled(self, ids: Ids, values: Mapping[Hashable, Value], result: Intervals) -> None:
         """Remember the counts that the index knows, of masks that others of their counts keep open."""

@@ -7,7 +7,7 @@ rows that they need (design section 5, "Bounds" and "Verify").
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +20,9 @@ from neuralartifactdb.expressions.tree import Leaf
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.index_bounds import box_areas, count_bounds
 from neuralartifactdb.masks.other_masks import OtherMasks
-from neuralartifactdb.masks.pixel_counts import RowsRead, count_stored, planned_in, read_and_count, regions_of
+from neuralartifactdb.masks.pixel_counts import RowsRead, planned_in, read_and_count, regions_of
 from neuralartifactdb.masks.regions import BoxColumn, OtherMask, Region
+from neuralartifactdb.masks.stored_counts import IsOpen, Known, count_stored, intervals_of
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["LeafValues"]
 
 Ids = NDArray[np.int64]
-#: by leaf: where its value is known, and the values
-Known = Mapping[Hashable, tuple[NDArray[np.bool_], NDArray[np.float64]]]
-
 #: pixels of one piece of work of a thread, and held at once by it
 _CHUNK_BYTES: Final = 4 << 20
 #: pixels that all threads hold at once, where single masks are larger than a piece of work
@@ -106,12 +104,12 @@ class LeafValues:
         for leaf in self.leaves:
             if isinstance(leaf, Area) and not isinstance(leaf.region, OtherMask):
                 areas = self._areas(leaf.region, parts)
-                out[leaf.key] = _intervals(areas, areas)
+                out[leaf.key] = intervals_of(areas, areas)
                 continue
             found = [self._leaf_bounds(leaf, *part) for part in parts]
             lower = np.concatenate([part_lower for part_lower, _ in found])
             points = all(part_lower is part_upper for part_lower, part_upper in found)
-            out[leaf.key] = _intervals(lower, lower if points else np.concatenate([upper for _, upper in found]))
+            out[leaf.key] = intervals_of(lower, lower if points else np.concatenate([upper for _, upper in found]))
         return out
 
     def bounds_at(self, ids: Ids) -> dict[Hashable, Intervals]:
@@ -129,7 +127,7 @@ class LeafValues:
                 for key, intervals in held.items():
                     lower[key][at[order[part]]] = intervals.lower[ordered[part] - first]
                     upper[key][at[order[part]]] = intervals.upper[ordered[part] - first]
-        return {key: _intervals(lower[key], upper[key]) for key in lower}
+        return {key: intervals_of(lower[key], upper[key]) for key in lower}
 
     def _areas(self, region: Region, parts: Sequence[tuple[MaskSegment, int, int]]) -> NDArray[np.float64]:
         uniform = self.view.uniform_shape
@@ -158,7 +156,7 @@ class LeafValues:
 
     # ---- from the pixels -------------------------------------------------------------------------------------------
 
-    def exact(self, ids: Ids, known: Known | None = None) -> dict[Hashable, Intervals]:
+    def exact(self, ids: Ids, known: Known | None = None, is_open: IsOpen | None = None) -> dict[Hashable, Intervals]:
         """Exact values of masks as points, in the order given, by `leaf.key`; NULL where a region is missing.
 
         Every mask is read at most once, whatever the number of leaves; requests are shared out to threads.
@@ -167,15 +165,22 @@ class LeafValues:
             ids: int64 (n,), distinct.
             known: by `leaf.key`, bool (n,) where the value is known, and the values, float64 (n,): rows that only such
                 leaves need are not read.
+            is_open: given positions in `ids` and intervals of the leaves there, says whether more must be known; values
+                of masks that are closed may then stay intervals.
         """
         known = known or {}
-        values = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
+        lower = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
+        upper = {leaf.key: np.empty(len(ids)) for leaf in self.leaves} if is_open else lower
         order = np.argsort(ids, kind="stable")
         held = self._to_hold(ids[order])
         direct = order if held is None else order[~held]
         if len(direct):
-            skip = {key: is_known[direct] for key, (is_known, _) in known.items()}
-            self._put(values, direct, count_stored(self.view, ids[direct], self.leaves, skip))
+            there = {key: (is_known[direct], given[direct]) for key, (is_known, given) in known.items()}
+            narrow = None if is_open is None else lambda at, values: is_open(direct[at], values)
+            ends, read = count_stored(self.view, ids[direct], self.leaves, there, narrow)
+            self._note(read)
+            for key, (low, high) in ends.items():
+                lower[key][direct], upper[key][direct] = low, high
         chunks = [] if held is None else list(self._chunks(ids, order[held]))
         most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in chunks}), default=0)
         in_memory = max(1, _HELD_BYTES // max(most_bytes, 1))
@@ -185,11 +190,13 @@ class LeafValues:
                 done = list(pool.map(lambda chunk: self._read(chunk[0], chunk[1], ids, known), chunks))
         else:
             done = [self._read(segment, at, ids, known) for segment, at in chunks]
-        for (_, at), found in zip(chunks, done, strict=True):
-            self._put(values, at, found)
-        for key, (is_known, given) in known.items():
-            values[key] = np.where(is_known, given, values[key])
-        return {key: Intervals.points(found) for key, found in values.items()}
+        for (_, at), (counts, read) in zip(chunks, done, strict=True):
+            self._note(read)
+            for key, counted in counts.items():
+                if key in known:
+                    counted = np.where(known[key][0][at], known[key][1][at], counted)
+                lower[key][at] = upper[key][at] = counted
+        return {key: intervals_of(lower[key], upper[key]) for key in lower}
 
     def bytes_to_read(self, ids: Ids) -> float:
         """Bytes of pixels that `exact` reads of a mask, on average, estimated on some of these."""
@@ -244,19 +251,6 @@ class LeafValues:
         local = ids[at] - segment.first
         return read_and_count(self.view, segment, local, self.leaves, self._others, self._filler, skip)
 
-    def _put(
-        self,
-        values: dict[Hashable, NDArray[np.float64]],
-        at: NDArray[np.int64],
-        found: tuple[dict[Hashable, NDArray[np.float64]], RowsRead],
-    ) -> None:
-        counts, read = found
+    def _note(self, read: RowsRead) -> None:
         self.masks_read += read.masks
         self.bytes_read += read.bytes
-        for key, counted in counts.items():
-            values[key][at] = counted
-
-
-def _intervals(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
-    missing = np.isnan(lower)
-    return Intervals(lower, upper, missing if missing.any() else None)

@@ -6,7 +6,6 @@ One contiguous read of whole rows for each mask (design section 5, "Verify"); co
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
     from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["RowPlan", "Rows", "RowsRead", "count_stored", "planned_in", "read_and_count", "regions_of"]
+__all__ = ["EVERYWHERE", "RowPlan", "Rows", "RowsRead", "planned", "planned_in", "read_and_count", "regions_of"]
 
 Floats = NDArray[np.float64]
 
 #: files of pixels that one call reads from
 _OPEN_FILES: Final = 64
 
-_EVERYWHERE = np.array([[0, 0, 2**31 - 1, 2**31 - 1]], dtype=np.int32)
+EVERYWHERE = np.array([[0, 0, 2**31 - 1, 2**31 - 1]], dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def regions_of(region: Region, segment: MaskSegment, local: slice | NDArray[np.i
     if isinstance(region, BoxColumn):
         return np.ascontiguousarray(segment.boxes(region.name)[local])
     if isinstance(region, Whole | OtherMask):
-        return _EVERYWHERE
+        return EVERYWHERE
     raise TypeError(f"expected a region, got {region!r}")
 
 
@@ -220,83 +219,6 @@ def planned_in(
         return np.where((others[region.collection].partners(segment, local) < 0)[:, np.newaxis], np.int32(0), held)
 
     return planned(meta, leaves, shapes_of(segment, local), len(local), boxes_of, skip)
-
-
-def count_stored(
-    view: MaskView,
-    ids: NDArray[np.int64],
-    leaves: Sequence[Count | Area],
-    skip: Mapping[Hashable, NDArray[np.bool_]] | None = None,
-) -> tuple[dict[Hashable, Floats], RowsRead]:
-    """Exact values of leaves whose regions are boxes, straight from the files: no row is held in memory.
-
-    Args:
-        view: the collection.
-        ids: int64 (k,), ascending: neighbours come with one read.
-        leaves: what to count.
-        skip: as for `read_and_count`.
-
-    Returns:
-        As `read_and_count`.
-    """
-    meta, rows = view.meta, view.positions(ids)
-    uniform = view.uniform_shape
-    shapes = view.shapes[rows] if uniform is None else np.array([uniform], dtype=np.int32)
-
-    def boxes_of(region: Region) -> NDArray[np.int32]:
-        if isinstance(region, BoxColumn):
-            return view.boxes(region.name)[rows]
-        return region.array() if isinstance(region, ConstantBox) else _EVERYWHERE
-
-    plan = planned(meta, leaves, shapes, len(ids), boxes_of, skip)
-    values = dict(plan.known)
-    for leaf in plan.counted:
-        values[leaf.key] = np.where(plan.missing[leaf.key], np.nan, 0.0)
-    wanted = np.flatnonzero(plan.y1 > plan.y0)
-    n_bytes = 0
-    if len(wanted):
-        widths = np.ascontiguousarray(np.broadcast_to(shapes[:, 1], len(ids))[wanted])
-        boxes = np.empty((len(plan.counted), len(wanted), 4), dtype=np.int32)
-        for i, leaf in enumerate(plan.counted):
-            boxes[i] = plan.boxes[leaf.key][wanted]
-        limits = [leaf.limits(meta.dtype) for leaf in plan.counted]
-        counts = _counts(view, ids[wanted], view.offsets[rows[wanted]], widths, boxes, limits)
-        for leaf, found in zip(plan.counted, counts, strict=True):
-            values[leaf.key][wanted] += found
-        n_rows = (plan.y1 - plan.y0)[wanted].astype(np.int64)
-        n_bytes = int((n_rows * widths).sum()) * meta.stored_dtype.itemsize
-    return values, RowsRead(len(wanted), n_bytes)
-
-
-def _counts(
-    view: MaskView,
-    ids: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    widths: NDArray[np.int32],
-    boxes: NDArray[np.int32],
-    limits: list[tuple[float | None, float | None]],
-) -> NDArray[np.int64]:
-    """int64 (leaves, k) for ascending ids; some segments' files at a time are open."""
-    owner = np.searchsorted(view.firsts, ids, side="right") - 1
-    counts = np.empty((len(limits), len(ids)), dtype=np.int64)
-    numbers, starts = np.unique(owner, return_index=True)
-    for begin in range(0, len(numbers), _OPEN_FILES):
-        some = numbers[begin : begin + _OPEN_FILES]
-        end = begin + len(some)
-        here = slice(int(starts[begin]), int(starts[end]) if end < len(starts) else len(ids))
-        with contextlib.ExitStack() as stack:
-            arrays = [stack.enter_context(view.segments[n].reader.stored("pixels")) for n in some.tolist()]
-            counts[:, here] = _core.count_stored(
-                arrays,
-                np.searchsorted(some, owner[here]).astype(np.int32),
-                view.meta.native,
-                offsets[here],
-                widths[here],
-                np.ascontiguousarray(boxes[:, here]),
-                limits,
-                view.meta.nodata,
-            )
-    return counts
 
 
 def read_and_count(

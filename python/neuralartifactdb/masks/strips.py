@@ -153,5 +153,5 @@ class OpenStrips:
 
     def _open_in(self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether a leaf has an open strip among [first, last), bool (leaves, len(at))."""
-        found: NDArray[np.bool_] = ((self.upper[:, at] > self.lower[:, at]) & self._inside(first, last)).any(axis=2)
-        return found
+        is_open = (self.upper[:, at] > self.lower[:, at]) & self._inside(first, last)
+        return np.asarray(is_open.any(axis=2), dtype=np.bool_)
