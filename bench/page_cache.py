@@ -55,10 +55,13 @@ def drop(paths: Iterable[Path]) -> None:
 
 
 def load(paths: Iterable[Path]) -> None:
-    """Reads files into the page cache, unless they are there; more than fits pushes others out."""
+    """Reads files into the page cache, unless all of them is there; more than fits pushes others out.
+
+    Some systems take back pages that were not used for seconds, so this is to be done before every warm query.
+    """
     buffer = bytearray(_READ_BYTES)
     for path in paths:
-        if resident_bytes(path) < RESIDENT_AT_LEAST * path.stat().st_size:
+        if resident_bytes(path) < path.stat().st_size:
             with path.open("rb", buffering=0) as file:
                 while file.readinto(buffer):
                     pass

@@ -36,8 +36,8 @@ Cut: TypeAlias = "tuple[MaskSegment, int, int, Ids]"
 #: masks whose intervals are computed at once: a few arrays of this length per leaf
 _STEP_MASKS: Final = 32 * INDEX_BLOCK
 #: pixels of the masks of one wave, read in some 50 ms from memory, and masks of one at most
-_WAVE_BYTES: Final = 512 << 20
-_WAVE_MASKS: Final = 4_096
+_WAVE_BYTES: Final = 2 << 30
+_WAVE_MASKS: Final = 16_384
 
 
 class MaskCandidates:

@@ -246,7 +246,6 @@ def cell_bounds(
 
 def shapes_of(segment: MaskSegment, local: slice | NDArray[np.int64]) -> NDArray[np.int32]:
     """int32 (1, 2) where all masks of the segment are alike, else (k, 2), those of some local positions."""
-    uniform = segment.uniform_shape
-    if uniform is not None:
-        return np.array([uniform], dtype=np.int32)
+    if segment.one_shape is not None:
+        return segment.one_shape
     return np.ascontiguousarray(segment.shapes[local])

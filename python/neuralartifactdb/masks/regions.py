@@ -72,7 +72,8 @@ class ConstantBox(Region):
 
     def array(self) -> NDArray[np.int32]:
         """int32 (1, 4); what lies beyond any mask is moved to its edge, so no coordinate reads as missing."""
-        return np.array([(self.x0, self.y0, self.x1, self.y1)]).clip(-_FARTHEST, _FARTHEST).astype(np.int32)
+        corners = [min(max(at, -_FARTHEST), _FARTHEST) for at in (self.x0, self.y0, self.x1, self.y1)]
+        return np.array([corners], dtype=np.int32)
 
 
 @dataclass(frozen=True, repr=False, slots=True)

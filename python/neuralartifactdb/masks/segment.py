@@ -38,6 +38,7 @@ class MaskSegment:
         grid: cells along each axis of the index; 0 without one.
         n_edges: edges of the index; 0 without one.
         uniform_shape: (H, W) if all masks have it, else None.
+        one_shape: the same as int32 (1, 2).
         box_names: names of the boxes that some mask has.
         column_names: names of the attributes that some mask has.
         pixel_nbytes: bytes of all pixels.
@@ -62,6 +63,7 @@ class MaskSegment:
             raise FormatError(
                 f"segment {reader.ref.id}: got metadata {meta!r}, expected a segment of masks ({error!r})"
             ) from error
+        self.one_shape = None if shape is None else np.array([self.uniform_shape], dtype=np.int32)
         self._own_index = self.n_edges > 0
         self._filled: FilledIndex | None = None
         self._mutex = Mutex()

@@ -7,10 +7,8 @@ the condition is decided (`OpenStrips`; docs/ARCHITECTURE.md, "Masks"). Implemen
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 from neuralartifactdb import _core
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.pixel_counts import EVERYWHERE, RowPlan, RowsRead, planned
+from neuralartifactdb.masks.pixel_counts import EVERYWHERE, RowsRead, planned
 from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, Region
 from neuralartifactdb.masks.strips import OpenStrips
 
@@ -86,109 +84,126 @@ def count_stored(
     boxes = np.empty((len(plan.counted), len(wanted), 4), dtype=np.int32)
     for i, leaf in enumerate(plan.counted):
         boxes[i] = plan.boxes[leaf.key][wanted]
-    pixels = _Pixels(view, ids[wanted], view.offsets[rows[wanted]], np.ascontiguousarray(widths[wanted]), plan)
-    if in_strips:
-        lower, upper = _count_strips(pixels, OpenStrips(view, ids[wanted], plan.counted, boxes), wanted, found, is_open)
-    else:
-        lower = upper = pixels.count(np.arange(len(wanted)), boxes).astype(np.float64)
-    for leaf, low, high in zip(plan.counted, lower, upper, strict=True):
-        found[leaf.key][0][wanted] += low
-        found[leaf.key][1][wanted] += high
+    read = RowsRead(0, 0)
+    for here in _by_files(view, ids[wanted]):
+        at, own = wanted[here], boxes[:, here]
+        with _Pixels(view, ids[at], view.offsets[rows[at]], widths[at], plan.counted) as pixels:
+            if in_strips:
+                strips = OpenStrips(view, ids[at], plan.counted, own)
+                lower, upper = _count_strips(pixels, strips, at, found, is_open)
+            else:
+                lower = upper = pixels.count(np.arange(len(at)), own).astype(np.float64)
+        for leaf, low, high in zip(plan.counted, lower, upper, strict=True):
+            found[leaf.key][0][at] += low
+            found[leaf.key][1][at] += high
+        read = RowsRead(read.masks + int(pixels.was_read.sum()), read.bytes + pixels.n_bytes)
     if not in_strips:
         for key, (held, values) in known.items():
             found[key] = (np.where(held, values, found[key][0]),) * 2
-    return found, pixels.read
+    return found, read
+
+
+def _by_files(view: MaskView, ids: Ids) -> Iterator[slice]:
+    """Cuts ascending ids where too many files would be open at once."""
+    owner = np.searchsorted(view.firsts, ids, side="right")
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    for begin in range(0, len(starts), _OPEN_FILES):
+        end = begin + _OPEN_FILES
+        yield slice(int(starts[begin]), int(starts[end]) if end < len(starts) else len(ids))
 
 
 def _count_strips(
     pixels: _Pixels,
     strips: OpenStrips,
-    wanted: NDArray[np.int64],
+    ids_at: NDArray[np.int64],
     found: Mapping[Hashable, tuple[Floats, Floats]],
     is_open: IsOpen | None,
 ) -> tuple[Floats, Floats]:
-    """Ends of the counts, float64 (leaves, k) each: points without `is_open`."""
-    at = np.arange(len(wanted))
-    for n_read in itertools.count():
+    """Ends of the counts, float64 (leaves, k) each: points without `is_open`.
+
+    Args:
+        pixels: of k masks.
+        strips: theirs.
+        ids_at: int64 (k,), their positions for `is_open` and in `found`.
+        found: ends of all leaves, of which the counted ones only say where the value is NULL.
+        is_open: as for `count_stored`.
+    """
+    everything = np.arange(len(ids_at))
+    at = everything
+    for n_read in range(_SINGLE_STRIPS + 1):
         if is_open is not None and n_read:
-            ends = strips.totals(at)
-            values = {key: intervals_of(low[wanted[at]], high[wanted[at]]) for key, (low, high) in found.items()}
-            for leaf, low, high in zip(pixels.leaves, *ends, strict=True):
-                missing = np.isnan(found[leaf.key][0][wanted[at]])
-                values[leaf.key] = intervals_of(np.where(missing, np.nan, low), np.where(missing, np.nan, high))
-            at = at[is_open(wanted[at], values)]
-        if not len(at):
-            break
+            wanted = ids_at[at]
+            values = {key: intervals_of(low[wanted], high[wanted]) for key, (low, high) in found.items()}
+            for leaf, low, high in zip(pixels.leaves, *strips.totals(at), strict=True):
+                null = found[leaf.key][0][wanted]  # 0 or NaN
+                values[leaf.key] = intervals_of(low + null, high + null)
+            at = at[is_open(wanted, values)]
+            if not len(at):
+                break
         to_the_end = is_open is None or n_read == _SINGLE_STRIPS
         first, last = strips.all_open(at) if to_the_end else strips.most_open(at)
         strips.put(at, first, last, pixels.count(at, strips.boxes_in(at, first, last)))
         if to_the_end:
             break
-    return strips.totals(np.arange(len(wanted)))
+    return strips.totals(everything)
 
 
-@dataclass(slots=True)
 class _Pixels:
-    """The files of some masks.
+    """The open files of some masks; a context.
 
-    Attributes:
+    Args:
         view: the collection.
         ids: int64 (k,), ascending.
         offsets: int64 (k,), of each mask in its file.
         widths: int32 (k,).
-        plan: whose leaves are counted.
+        leaves: that are counted.
+
+    Attributes:
+        leaves: as given.
         n_bytes: of the rows that were read so far.
         was_read: bool (k,), whether any rows were.
     """
 
-    view: MaskView
-    ids: Ids
-    offsets: NDArray[np.int64]
-    widths: NDArray[np.int32]
-    plan: RowPlan
-    n_bytes: int = 0
-    was_read: NDArray[np.bool_] | None = None
+    def __init__(
+        self, view: MaskView, ids: Ids, offsets: NDArray[np.int64], widths: NDArray[np.int32], leaves: list[Count]
+    ) -> None:
+        self.leaves = leaves
+        self.n_bytes = 0
+        self.was_read = np.zeros(len(ids), dtype=np.bool_)
+        self._view = view
+        self._offsets, self._widths = offsets, widths
+        self._limits = [leaf.limits(view.meta.dtype) for leaf in leaves]
+        self._files, array_of = np.unique(np.searchsorted(view.firsts, ids, side="right") - 1, return_inverse=True)
+        self._array_of = array_of.astype(np.int32)
+        self._arrays: list[_core.StoredArray] = []
+        self._stack = contextlib.ExitStack()
 
-    @property
-    def leaves(self) -> list[Count]:
-        """Those that are counted."""
-        return self.plan.counted
+    def __enter__(self) -> Self:
+        for number in self._files.tolist():
+            reader = self._view.segments[number].reader
+            self._arrays.append(self._stack.enter_context(reader.stored("pixels")))
+        return self
 
-    @property
-    def read(self) -> RowsRead:
-        """What was read."""
-        return RowsRead(0 if self.was_read is None else int(self.was_read.sum()), self.n_bytes)
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)  # explains what the core could not read
 
     def count(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> NDArray[np.int64]:
         """Exact counts in boxes int32 (leaves, len(at), 4) of masks at some positions, int64 (leaves, len(at))."""
-        top = np.where(boxes[:, :, 3] > boxes[:, :, 1], boxes[:, :, 1], np.int32(2**31 - 1)).min(axis=0)
-        n_rows = np.maximum(boxes[:, :, 3].max(axis=0).astype(np.int64) - top, 0)
-        if self.was_read is None:
-            self.was_read = np.zeros(len(self.ids), dtype=np.bool_)
+        some = boxes[:, :, 3] > boxes[:, :, 1]
+        top = np.where(some, boxes[:, :, 1], np.int32(2**31 - 1)).min(axis=0)
+        n_rows = np.maximum(boxes[:, :, 3].max(axis=0) - top, 0)
         self.was_read[at] |= n_rows > 0
-        self.n_bytes += int((n_rows * self.widths[at]).sum()) * self.view.meta.stored_dtype.itemsize
-        limits = [leaf.limits(self.view.meta.dtype) for leaf in self.leaves]
-        counts = np.zeros(boxes.shape[:2], dtype=np.int64)
-        some = np.flatnonzero(n_rows)
-        owner = np.searchsorted(self.view.firsts, self.ids[at[some]], side="right") - 1
-        numbers, starts = np.unique(owner, return_index=True)
-        for begin in range(0, len(numbers), _OPEN_FILES):
-            files = numbers[begin : begin + _OPEN_FILES]
-            end = begin + len(files)
-            here = some[int(starts[begin]) : int(starts[end]) if end < len(starts) else len(some)]
-            with contextlib.ExitStack() as stack:
-                arrays = [stack.enter_context(self.view.segments[n].reader.stored("pixels")) for n in files.tolist()]
-                counts[:, here] = _core.count_stored(
-                    arrays,
-                    np.searchsorted(files, owner[np.searchsorted(some, here)]).astype(np.int32),
-                    self.view.meta.native,
-                    self.offsets[at[here]],
-                    self.widths[at[here]],
-                    np.ascontiguousarray(boxes[:, here]),
-                    limits,
-                    self.view.meta.nodata,
-                )
-        return counts
+        self.n_bytes += int((n_rows * self._widths[at].astype(np.int64)).sum()) * self._view.meta.stored_dtype.itemsize
+        return _core.count_stored(
+            self._arrays,
+            self._array_of[at],
+            self._view.meta.native,
+            self._offsets[at],
+            self._widths[at],
+            np.ascontiguousarray(boxes),
+            self._limits,
+            self._view.meta.nodata,
+        )
 
 
 def intervals_of(lower: Floats, upper: Floats) -> Intervals:

@@ -1,0 +1,113 @@
+"""Reading large masks strip by strip: what the index knows of strips, how little is read, and what damage does.
+
+That the answers are right is tested with those of all masks: half of the collections of `mask_cases` are read so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import mask_oracle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mask_cases import Built, Case, any_box, built, cases, thresholds
+
+import neuralartifactdb as nadb
+from neuralartifactdb.errors import FormatError
+from neuralartifactdb.masks import stored_counts
+from neuralartifactdb.masks.index_bounds import clipped
+from neuralartifactdb.masks.strips import OpenStrips
+
+SMOOTH = Case(shapes=((64, 64),), batches=(30, 30), grid=8, edges=tuple(range(16, 256, 16)), strips=True, seed=3)
+
+
+def view_of(b: Built) -> Any:
+    return b.db._view().masks("m")
+
+
+@settings(max_examples=60)
+@given(case=cases(), data=st.data())
+def test_strips_hold_the_count_and_reading_all_of_them_finds_it(case: Case, data: st.DataObject) -> None:
+    with built(case) as b:
+        box = data.draw(any_box())
+        given = {"low": 1, "high": 3} if case.dtype == "bool" else data.draw(thresholds(case.dtype))
+        leaf = nadb.count(nadb.box(*box), **given)
+        view = view_of(b)
+        ids = np.array(sorted(data.draw(st.sets(st.integers(0, case.n - 1), min_size=1))), dtype=np.int64)
+        boxes = clipped(np.array([box], np.int64).clip(-(2**30), 2**30).astype(np.int32), view.shapes[ids])
+        strips = OpenStrips(view, ids, [leaf], boxes[np.newaxis])
+        exact = [mask_oracle.count(b.pixels[i], box, **given, nodata=case.nodata) for i in ids.tolist()]
+        at = np.arange(len(ids))
+        lower, upper = strips.totals(at)
+        assert (lower[0] <= exact).all()
+        assert (exact <= upper[0]).all()
+        for choose in (strips.most_open, strips.all_open):
+            first, last = choose(at)
+            part = strips.boxes_in(at, first, last)
+            counts = [
+                mask_oracle.count(b.pixels[i], tuple(part[0, k].tolist()), **given, nodata=case.nodata)
+                for k, i in enumerate(ids.tolist())
+            ]
+            strips.put(at, first, last, np.array([counts], dtype=np.int64))
+            narrower = strips.totals(at)
+            assert (lower <= narrower[0]).all()
+            assert (narrower[1] <= upper).all()
+        assert narrower[0][0].tolist() == narrower[1][0].tolist() == exact
+        assert (strips.most_open(at)[0] == strips.most_open(at)[1]).all()  # nothing is left
+
+
+def rows_read(b: Built, query: Any, *, strips_from_bytes: int = 0) -> int:
+    """Bytes of pixels that a query reads."""
+    n_bytes = 0
+    count = stored_counts._Pixels.count
+
+    def counting(self: Any, at: Any, boxes: Any) -> Any:
+        nonlocal n_bytes
+        before = self.n_bytes
+        found = count(self, at, boxes)
+        n_bytes += self.n_bytes - before
+        return found
+
+    with (
+        mock.patch.object(stored_counts._Pixels, "count", counting),
+        mock.patch.object(stored_counts, "STRIPS_FROM_BYTES", strips_from_bytes),
+    ):
+        query(b.masks)
+    return n_bytes
+
+
+def test_less_is_read_of_large_masks() -> None:
+    region = nadb.box(8, 8, 60, 60)
+    with built(SMOOTH) as b:
+        true = sorted(mask_oracle.count(m, (8, 8, 60, 60), low=100) for m in b.pixels)
+        condition = nadb.count(region, low=100) > true[30]
+        assert rows_read(b, lambda m: m.filter(condition)) > 0
+        for query in (lambda m: m.filter(condition), lambda m: m.top_k(nadb.count(region, low=100), k=5)):
+            in_strips = rows_read(b, query)
+            whole = rows_read(b, query, strips_from_bytes=1 << 40)
+            assert in_strips < 0.8 * whole
+
+
+@pytest.mark.parametrize("open_files", [1, 2, 64])
+def test_many_segments(open_files: int) -> None:
+    case = Case(shapes=((24, 24),), batches=(3,) * 7, grid=4, strips=True, seed=5)
+    with built(case) as b, mock.patch.object(stored_counts, "_OPEN_FILES", open_files):
+        true = [mask_oracle.count(m, (2, 3, 20, 19), low=100) for m in b.pixels]
+        result = b.masks.filter(nadb.count(nadb.box(2, 3, 20, 19), low=100) > sorted(true)[10])
+        assert result.ids.tolist() == [i for i in b.live if true[i] > sorted(true)[10]]
+        for i, score in zip(result.ids.tolist(), result.scores.tolist(), strict=True):
+            assert np.isnan(score) or score == true[i]
+
+
+def test_an_index_that_contradicts_its_pixels_is_an_error() -> None:
+    with built(SMOOTH) as b:
+        wrong = mock.patch.object(
+            stored_counts._Pixels, "count", lambda self, at, boxes: np.full(boxes.shape[:2], 10**6, dtype=np.int64)
+        )
+        condition = nadb.count(nadb.box(8, 8, 60, 60), low=100) > 500
+        with wrong, pytest.raises(FormatError, match=r"contradicts its pixels .*1000000 pixels in range in a strip"):
+            b.masks.filter(condition)
+        assert b.masks.filter(condition).verify()
