@@ -104,7 +104,7 @@ def test_pixels_of_equal_shapes(write: Write, directory: DatabaseDirectory, dtyp
     assert segment.shapes.flags.c_contiguous
     assert segment.input_ids.tolist() == [3 * i for i in range(40)]
     assert (segment.first, segment.n, segment.last, segment.n_edges, segment.dtype) == (0, 40, 40, 0, dtype)
-    for seed in range(3):  # the second and third time much is in the cache
+    for seed in range(3):
         check_pixels(segment, pixels, seed)
     assert segment.reader.verify() == segment.reader.ref.nbytes
 
@@ -149,7 +149,7 @@ def test_neighbours_come_with_one_read_and_only_what_is_needed_is_read(
     assert segment.reader.bytes_read - before == 5 * 32 * 128
 
 
-def test_pixels_larger_than_half_the_cache_leave_the_index_in_it(write: Write, directory: DatabaseDirectory) -> None:
+def test_pixels_leave_the_cache_to_the_index(write: Write, directory: DatabaseDirectory) -> None:
     directory.cache.budget_bytes = 200_000
     pixels = noise(300, 32, 32)
     (segment,) = write(CollectionMeta("m", "uint8", (0, 255), grid=4, edges=EDGES), batch_of(pixels))

@@ -1,7 +1,8 @@
 """Exact counts from pixels: the rows that all leaves need are read once, each leaf counts in its part of them.
 
-One contiguous read of whole rows for each mask (design section 5, "Verify"); counting is `_core.count_pixels`, and
-`_core.count_joint` where a region is another mask.
+One contiguous read of whole rows for each mask (design section 5, "Verify"). Where all regions are boxes,
+`_core.count_stored` reads, verifies and counts. Where a region is another mask, or an index row is to be computed, rows
+are held in memory, and `_core.count_pixels` and `_core.count_joint` count there.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 One module, so that a test can put a fault before any call (full disk, broken disk, power cut, half a write), so that an
 object store can be added in one place, and so that "all bytes come through one read" holds (design section 6). Reads
-are `pread` on a small cache of descriptors: no shared position, no memory map. Paths are plain strings.
+are `pread` on a small cache of descriptors: no shared position, no memory map. Loops of the core that read by
+themselves borrow a descriptor from `reading`. Paths are plain strings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Reads segments: nothing is handed out whose checksum was not verified on its way into memory.
 
-The one `read(file, offset, length)` of design section 6. A query asks for thousands of blocks of about 4 KiB, so what
-is cached is answered under one lock and without copying, and neighbours that are missing come with one system call.
+The one `read(file, offset, length)` of design section 6. A query asks for thousands of blocks of an index, so what is
+cached is answered under one lock and without copying, and neighbours that are missing come with one system call. Pixels
+are read once each: `stored` has the core read them, `read_spans` is for those that must be held.
 """
 
 from __future__ import annotations
@@ -162,49 +163,23 @@ class SegmentReader:
         return out
 
     def read_spans(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """As `read_many`, for ranges of several blocks each, such as rows of pixels.
+        """As `read_many`, for ranges of several blocks each, such as rows of pixels, past the cache.
 
-        A range of which any block is missing is read with one system call (neighbouring ranges together), verified in
-        place and handed out without copying, so buffers may share memory. Blocks of an array larger than half the
-        cache's budget are not kept: they would evict each other, and the index, before they are asked for again.
+        Every range is read with one system call (neighbouring ranges together), verified in place and handed out
+        without copying, so buffers may share memory. Nothing is kept: the system has the file's pages, and a copy of
+        ours would save little but the verifying.
         """
         array = self._open.get(name) or self._open_array(name)
-        size, nbytes, cache = array.block_bytes, array.entry.nbytes, self._cache
-        spans: list[tuple[int, int]] = []  # first block, block after the last
-        for offset, length in ranges:
+        size, nbytes = array.block_bytes, array.entry.nbytes
+        spans: list[tuple[int, int, int]] = []  # first block, block after the last, position in `ranges`
+        for i, (offset, length) in enumerate(ranges):
             if offset < 0 or length < 0 or offset + length > nbytes:
-                raise self._outside(array, len(spans), offset, length)
-            spans.append((offset // size, -(-(offset + length) // size) if length else offset // size))
-        keep = nbytes <= cache.budget_bytes >> 1
-        out: list[Any] = [b""] * len(spans)
-        held: list[tuple[int, list[Any]]] = []
-        missing: list[tuple[int, int, int]] = []  # span, position in `ranges`
-        if keep:
-            with cache.mutex.lock:
-                get, touch, base = cache.entries.get, cache.entries.move_to_end, array.base
-                for i, (first, end) in enumerate(spans):
-                    blocks: list[Any] = [get(number) for number in range(base + first, base + end)]
-                    if None in blocks:
-                        missing.append((first, end, i))
-                        continue
-                    for number in range(base + first, base + end):
-                        touch(number)
-                    held.append((i, blocks))
-                cache.hits += len(held)
-                cache.misses += len(missing)
-        else:
-            missing = [(first, end, i) for i, (first, end) in enumerate(spans) if first < end]
-        for i, blocks in held:
-            offset, length = ranges[i]
-            start = offset % size
-            if len(blocks) == 1:
-                block = blocks[0]
-                out[i] = block if length == len(block) else memoryview(block)[start : start + length]
-            elif blocks:
-                last = memoryview(blocks[-1])[: start + length - (len(blocks) - 1) * size]
-                out[i] = b"".join([memoryview(blocks[0])[start:], *blocks[1:-1], last])
-        if missing:
-            self._read_runs(array, ranges, missing, keep, out)
+                raise self._outside(array, i, offset, length)
+            if length:
+                spans.append((offset // size, -(-(offset + length) // size), i))
+        out: list[Any] = [b""] * len(ranges)
+        if spans:
+            self._read_runs(array, ranges, spans, out)
         return out
 
     @contextlib.contextmanager
@@ -308,8 +283,7 @@ class SegmentReader:
         self,
         array: _OpenArray,
         ranges: Sequence[tuple[int, int]],
-        missing: list[tuple[int, int, int]],
-        keep: bool,
+        spans: list[tuple[int, int, int]],
         out: list[Any],
     ) -> None:
         """Answer ranges from disk: those whose blocks touch or overlap come with one call.
@@ -317,11 +291,11 @@ class SegmentReader:
         All of them share one allocation. Many small ones would each be returned to the system and faulted in again,
         which takes longer than reading and verifying.
         """
-        missing.sort()
+        spans.sort()
         size, n_blocks, longest = array.block_bytes, 0, max(_RUN_BYTES // array.block_bytes, 1)
         runs: list[list[int]] = []  # first block, block after the last, where it goes in blocks, its first range
         first, end = -1, -1
-        for i, (next_first, next_end, _) in enumerate(missing):
+        for i, (next_first, next_end, _) in enumerate(spans):
             if next_first > end or max(next_end, end) - first > longest or not runs:
                 n_blocks += end - first
                 first, end = next_first, next_end
@@ -333,15 +307,8 @@ class SegmentReader:
         shown = target.toreadonly()
         for j, (first, end, at, begin) in enumerate(runs):
             self._read_run(array, first, end, target[at * size : (at + end - first) * size])
-            if keep:
-                base = array.base + first - at
-                last = min((at + end - first) * size, at * size + array.entry.nbytes - first * size)
-                fresh = [
-                    (base + n, bytes(target[n * size : min((n + 1) * size, last)])) for n in range(at, at + end - first)
-                ]
-                self._cache.put(fresh)
             shift = (at - first) * size
-            for _, _, i in missing[begin : runs[j + 1][3] if j + 1 < len(runs) else len(missing)]:
+            for _, _, i in spans[begin : runs[j + 1][3] if j + 1 < len(runs) else len(spans)]:
                 offset, length = ranges[i]
                 out[i] = shown[offset + shift : offset + shift + length]
 

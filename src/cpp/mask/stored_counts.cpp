@@ -61,6 +61,7 @@ class Counter {
     for (std::size_t leaf = 0; leaf < masks_.n_leaves; ++leaf) {
       std::fill(out_ + leaf * masks_.n + begin, out_ + leaf * masks_.n + end, 0);
     }
+    announce(begin, end);
     while (begin < end) {
       const storage::StoredArray& array = array_of(begin);
       const std::size_t step = strip_blocks(array);
@@ -86,6 +87,18 @@ class Counter {
 
   static std::size_t strip_blocks(const storage::StoredArray& array) {
     return std::max<std::size_t>(1, kStripBytes / array.block_bytes());
+  }
+
+  // Where the disk has to be waited for, it is better asked for all masks at once; asking costs as much as reading does
+  // where it has not.
+  void announce(std::size_t begin, std::size_t end) const {
+    std::size_t first = begin;
+    while (first < end && blocks_of(first).empty()) ++first;
+    if (first + 1 >= end || array_of(first).in_memory(blocks_of(first).first)) return;
+    for (std::size_t i = first; i < end; ++i) {
+      const Span blocks = blocks_of(i);
+      array_of(i).announce(blocks.first, std::min(blocks.end, blocks.first + strip_blocks(array_of(i))));
+    }
   }
 
   Span blocks_of(std::size_t i) const {

@@ -413,7 +413,8 @@ const mask::PixelBox* require_boxes(const Array<std::int32_t>& boxes, const Arra
   const std::size_t n = axis(offsets, 0);
   const auto pixel = static_cast<std::int64_t>(size);
   for (std::size_t i = 0; i < n; ++i) {
-    const auto n_bytes = static_cast<std::int64_t>(arrays.pointers[arrays.array_of.data()[i]]->n_bytes());
+    const auto number = static_cast<std::size_t>(arrays.array_of.data()[i]);
+    const auto n_bytes = static_cast<std::int64_t>(arrays.pointers[number]->n_bytes());
     const std::int64_t offset = offsets.data()[i];
     const auto place = [&] { return " at position " + std::to_string(i); };
     if (offset < 0 || offset > n_bytes || offset % pixel != 0) {

@@ -2,6 +2,8 @@
 // memory map.
 #include "storage/stored_array.h"
 
+#include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,6 +46,30 @@ std::size_t StoredArray::read_blocks(std::size_t first, std::size_t end, std::ui
     if (found != checksums_[block]) throw ChecksumError(descriptor_, block, found);
   }
   return n;
+}
+
+bool StoredArray::in_memory(std::size_t block) const noexcept {
+#ifdef RWF_NOWAIT
+  char byte = 0;
+  const iovec target{&byte, 1};
+  const auto at = static_cast<off_t>(data_at_ + static_cast<std::int64_t>(block * block_bytes_));
+  return preadv2(descriptor_, &target, 1, at, RWF_NOWAIT) >= 0 || errno != EAGAIN;
+#else
+  static_cast<void>(block);
+  return true;
+#endif
+}
+
+void StoredArray::announce(std::size_t first, std::size_t end) const noexcept {
+#ifdef POSIX_FADV_WILLNEED
+  if (first >= end) return;
+  const std::size_t begin = first * block_bytes_;
+  posix_fadvise(descriptor_, static_cast<off_t>(data_at_ + static_cast<std::int64_t>(begin)),
+                static_cast<off_t>(end_of(end - 1) - begin), POSIX_FADV_WILLNEED);
+#else
+  static_cast<void>(first);
+  static_cast<void>(end);
+#endif
 }
 
 }  // namespace nadb::storage

@@ -63,6 +63,11 @@ class StoredArray {
   // the errors above.
   std::size_t read_blocks(std::size_t first, std::size_t end, std::uint8_t* target) const;
 
+  // Whether a block can be read without waiting for the disk, judged by its first byte; true where nobody knows.
+  bool in_memory(std::size_t block) const noexcept;
+  // Lets the system fetch blocks [first, end) while others are worked on.
+  void announce(std::size_t first, std::size_t end) const noexcept;
+
  private:
   int descriptor_;
   std::int64_t data_at_;
