@@ -23,6 +23,14 @@ constexpr std::size_t kTableBytes = 16384;  // of the neurons that are added tog
 constexpr std::size_t kLeastTogether = 4;
 constexpr std::size_t kMostTogether = 16;
 
+// Asks for the n bytes from `from` on.
+void prefetch(const void* from, std::size_t n) {
+  const auto address = reinterpret_cast<std::uintptr_t>(from);
+  for (std::uintptr_t line = address & ~std::uintptr_t{63}; line < address + n; line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(line));
+  }
+}
+
 // As kernels take a table entry and an accumulator: the two ends of an input.
 struct alignas(16) Pair {
   double lower;
@@ -93,12 +101,15 @@ class CodeBounds {
       std::memcpy(&s.tables[k * table_stride_], tables_ + 2 * (first + k) * n_codes_, n_codes_ * sizeof(Pair));
     }
     const CodedGroup coded{s.codes.get(), kBlock, &s.tables[0].lower, table_stride_, n_neurons};
+    const std::size_t block_bytes = kBlock / 8 * static_cast<std::size_t>(bits_);
     for (std::size_t at = 0; at < n; at += kBlock) {
       const std::size_t size = std::min(kBlock, n - at);
       const std::size_t byte = (begin + at) / 8 * static_cast<std::size_t>(bits_);
       for (std::size_t k = 0; k < n_neurons; ++k) {
         std::uint16_t* codes = &s.codes[k * kBlock];
-        kernels.unpack[bits_](rows_[group * shape_.n_neurons + first + k] + byte, size, codes);
+        const std::uint8_t* packed = rows_[group * shape_.n_neurons + first + k] + byte;
+        kernels.unpack[bits_](packed, size, codes);
+        if (at + kBlock < n) prefetch(packed + block_bytes, block_bytes);
         if (maxima_.terms[first + k] != nullptr) {
           take_maxima(group, first + k, codes, size, &s.tables[k * table_stride_], s.next[first + k]);
         }
@@ -116,6 +127,7 @@ class CodeBounds {
     if (static_cast<std::int64_t>(n_top) > end - next) wrong_maxima(group, j);
     std::memcpy(table + top, maxima_.terms[j] + 2 * next, n_top * sizeof(Pair));
     next += static_cast<std::int64_t>(n_top);
+    prefetch(maxima_.terms[j] + 2 * next, n_top * sizeof(Pair));
   }
 
   [[noreturn]] void wrong_maxima(std::size_t group, std::size_t j) const {

@@ -42,8 +42,11 @@ void look_up(const CodedGroup* group, size_t n, bool first, double* acc) noexcep
       for (size_t l = 0; l < kInputs; ++l) sums[l] = load_pair(acc + 2 * l);
     }
     for (; left != 0; --left, codes += group->code_stride, table += table_step) {
+      uint64_t words[kInputs / 4];  // four codes each
+      __builtin_memcpy(words, codes, sizeof words);
       for (size_t l = 0; l < kInputs; ++l) {
-        sums[l] = combine_pair<kKind>(sums[l], load_pair(table + 2 * static_cast<size_t>(codes[l])));
+        const size_t code = static_cast<uint16_t>(words[l / 4] >> (16 * (l % 4)));
+        sums[l] = combine_pair<kKind>(sums[l], load_pair(table + 2 * code));
       }
     }
     for (size_t l = 0; l < kInputs; ++l) __builtin_memcpy(acc + 2 * l, &sums[l], sizeof(Pair));

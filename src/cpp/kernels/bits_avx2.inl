@@ -1,7 +1,8 @@
 // AVX2 bodies of unpack and rank_code (bits.inl), sixteen codes at a time.
 
-// Eight codes are kBits whole bytes, so both halves of a vector do the same: each lane takes the two bytes that its code
-// lies in, moves it to the top with a product and down again. 11 bits may lie in three bytes: the body of bits.inl.
+// Eight codes are kBits whole bytes, so both halves of a vector do the same: each lane takes the two bytes that its
+// code lies in, moves it to the top with a product and down again. 11 bits may lie in three bytes: the body of
+// bits.inl.
 template <int kBits>
 void unpack_avx2(const uint8_t* packed, size_t n, uint16_t* codes) noexcept {
   static_assert(kBits <= 12 && kBits != 11, "a code must lie in two neighbouring bytes");
