@@ -22,7 +22,15 @@ constexpr size_t kVectorBytes = 32;  // of the vectors that bodies ask for by wi
 #include "kernels/columns.inl"
 #include "kernels/crc32.inl"
 #include "kernels/crc32_folded.inl"
+// A box cuts few cells, often less than a vector of 32 bytes holds.
+#ifndef __clang__
+#pragma GCC push_options
+#pragma GCC target("prefer-vector-width=128")
+#endif
 #include "kernels/cell_bounds.inl"
+#ifndef __clang__
+#pragma GCC pop_options
+#endif
 #include "kernels/table.inl"
 #include "kernels/bits_avx2.inl"
 // clang-format on
