@@ -165,6 +165,40 @@ def test_code_bounds_equal_a_loop(data: st.DataObject) -> None:
         assert upper[i] == combine([p[1] for p in parts], how)
 
 
+@pytest.mark.parametrize("how", ["sum", "min", "max"])
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_many_neurons_over_long_row_groups(bits: int, how: str) -> None:
+    # More neurons than are added together, more inputs than the accumulators of a chunk, top codes everywhere.
+    rng = np.random.default_rng(bits)
+    n, g, row_group, top = 30_011, 37, 17_000, 2**bits - 1
+    codes = rng.integers(0, top + 1, (g, n))
+    codes[rng.random((g, n)) < 0.05] = top
+    codes[3, 1000:4000] = top
+    tables = np.sort(rng.standard_normal((g, top + 1, 2)) * 10.0 ** rng.integers(-3, 3, (g, 1, 1)), axis=2)
+    pairs = tables[np.arange(g)[:, None], codes]
+    starts = np.zeros((g, 3), np.int64)
+    terms: list[Floats | None] = []
+    for j in range(g):
+        if j % 5 == 4:
+            terms.append(None)
+            continue
+        tops = [np.flatnonzero(part == top) for part in split(codes[j], row_group)]
+        starts[j, 1:] = np.cumsum([len(found) for found in tops])
+        terms.append(np.repeat(rng.standard_normal((starts[j, -1], 1)), 2, axis=1))
+        pairs[j, codes[j] == top] = terms[-1]
+    rows = [pack(split(codes[j], row_group)[r], bits) for r in range(2) for j in range(g)]
+    total = pairs[0]
+    for pair in pairs[1:]:
+        total = {"sum": np.add, "min": np.minimum, "max": np.maximum}[how](total, pair)
+    lower, upper = np.full(n, np.nan), np.full(n, np.nan)
+    _core.code_bounds(rows, g, row_group, n, bits, tables, terms, starts, how, lower, upper)
+    assert lower.tobytes() == total[:, 0].tobytes()
+    assert upper.tobytes() == total[:, 1].tobytes()
+    starts[3, 1] += 1  # one more than the codes of the first row group have
+    with pytest.raises(ValueError, match="neuron 3 of the group"):
+        _core.code_bounds(rows, g, row_group, n, bits, tables, terms, starts, how, lower, upper)
+
+
 def test_threads_do_not_matter() -> None:
     rng = np.random.default_rng(8)
     n, g, row_group = 200_000, 3, 4096

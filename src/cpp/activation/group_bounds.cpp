@@ -1,10 +1,10 @@
-// Bounds of a neuron group; see group_bounds.h. Inputs go by blocks whose accumulators stay in the first-level cache
-// while the neurons pass over them.
+// Bounds of a neuron group; see group_bounds.h. Inputs go by blocks that stay in a near cache while the neurons pass
+// over them.
 #include "activation/group_bounds.h"
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -17,28 +17,44 @@ namespace nadb::activation {
 namespace {
 
 constexpr std::size_t kLookupsPerThread = std::size_t{1} << 17;  // fewer are done sooner than a thread is started
-constexpr std::size_t kBlock = 1024;  // inputs; a multiple of 8, so that blocks of codes start on whole bytes
+constexpr std::size_t kChunk = 8192;  // inputs; multiples of 8, so that their codes start on whole bytes
+constexpr std::size_t kBlock = 512;
+constexpr std::size_t kTableBytes = 16384;  // of the neurons that are added together
+constexpr std::size_t kLeastTogether = 4;
+constexpr std::size_t kMostTogether = 16;
 
-// What leaves an accumulator unchanged, bit for bit.
-double neutral(CombineKind combine) {
-  if (combine == kCombineSum) return -0.0;
-  return combine == kCombineMin ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
+// Asks for the n bytes from `from` on.
+void prefetch(const void* from, std::size_t n) {
+  const auto address = reinterpret_cast<std::uintptr_t>(from);
+  for (std::uintptr_t line = address & ~std::uintptr_t{63}; line < address + n; line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(line));
+  }
 }
 
-double combine_pair(CombineKind combine, double acc, double term) {
-  if (combine == kCombineSum) return acc + term;
-  if (combine == kCombineMin) return term < acc ? term : acc;
-  return term > acc ? term : acc;
-}
-
-struct CodeScratch {
-  double acc[2 * kBlock];
-  std::uint8_t codes8[kBlock];
-  std::uint16_t codes16[kBlock];
-  std::uint16_t positions[kBlock + 1];
-  std::vector<std::int64_t> next;  // per neuron, the next maxima term
+// As kernels take a table entry and an accumulator: the two ends of an input.
+struct alignas(16) Pair {
+  double lower;
+  double upper;
 };
 
+// What a worker writes into; nothing of it has a value before. Sizes follow the task: small ones touch little memory.
+struct CodeScratch {
+  CodeScratch(std::size_t chunk, std::size_t n_entries, std::size_t n_neurons)
+      : acc(new Pair[chunk]),
+        tables(new Pair[n_entries]),
+        codes(new std::uint16_t[kMostTogether * kBlock]),
+        next(new std::int64_t[n_neurons]) {}
+
+  std::unique_ptr<Pair[]> acc;             // one chunk
+  std::unique_ptr<Pair[]> tables;          // of the neurons that are added together
+  std::unique_ptr<std::uint16_t[]> codes;  // theirs, one block
+  std::unique_ptr<std::int64_t[]> next;    // per neuron, the next maxima term
+};
+
+// Inputs go by chunks, whose accumulators stay in the second-level cache; the neurons pass over a chunk a few at a
+// time, so that their tables stay in the first-level one; codes are unpacked a block at a time. A table has room for a
+// block's exact terms from its top entry on: there the top codes of the block, numbered in input order, find them, and
+// each term enters the score at its neuron's place.
 class CodeBounds {
  public:
   CodeBounds(const GroupShape& shape, const std::uint8_t* const* rows, int bits, const double* tables,
@@ -46,72 +62,78 @@ class CodeBounds {
       : shape_(shape),
         rows_(rows),
         bits_(bits),
+        tables_(tables),
         maxima_(maxima),
         combine_(combine),
-        table_size_(std::size_t{2} << bits) {
-    // Where exact terms take its place, the top entry of a table must change nothing.
-    tables_.assign(tables, tables + shape.n_neurons * table_size_);
-    for (std::size_t j = 0; j < shape.n_neurons; ++j) {
-      if (maxima.terms[j] == nullptr) continue;
-      double* top = tables_.data() + (j + 1) * table_size_ - 2;
-      top[0] = top[1] = neutral(combine);
-    }
+        n_codes_(std::size_t{1} << bits),
+        table_stride_(n_codes_ - 1 + kBlock),
+        together_(std::clamp(kTableBytes / (n_codes_ * sizeof(Pair)), kLeastTogether, kMostTogether)) {}
+
+  CodeScratch make_scratch() const {
+    const std::size_t n_rows = std::min(shape_.row_group, shape_.n_inputs);
+    return CodeScratch(std::min(kChunk, (n_rows + 7) / 8 * 8), std::min(together_, shape_.n_neurons) * table_stride_,
+                       shape_.n_neurons);
   }
 
-  void row_group(std::size_t group, CodeScratch& scratch, double* lower, double* upper) const {
-    const KernelTable& kernels = active_kernels();
+  void row_group(std::size_t group, const CodeScratch& s, double* lower, double* upper) const {
     const std::size_t n_rows = shape_.rows_of(group);
     const std::size_t stride = shape_.n_groups() + 1;
-    scratch.next.assign(shape_.n_neurons, 0);
     for (std::size_t j = 0; j < shape_.n_neurons; ++j) {
-      if (maxima_.terms[j] != nullptr) scratch.next[j] = maxima_.starts[j * stride + group];
+      s.next[j] = maxima_.terms[j] == nullptr ? 0 : maxima_.starts[j * stride + group];
     }
-    for (std::size_t begin = 0; begin < n_rows; begin += kBlock) {
-      const std::size_t n = std::min(kBlock, n_rows - begin);
-      for (std::size_t j = 0; j < shape_.n_neurons; ++j) add_neuron(group, j, begin, n, scratch);
+    for (std::size_t begin = 0; begin < n_rows; begin += kChunk) {
+      const std::size_t n = std::min(kChunk, n_rows - begin);
+      for (std::size_t j = 0; j < shape_.n_neurons; j += together_) add_neurons(group, j, begin, n, s);
       const std::size_t first = group * shape_.row_group + begin;
-      kernels.split_pairs(scratch.acc, n, lower + first, upper + first);
+      active_kernels().split_pairs(&s.acc[0].lower, n, lower + first, upper + first);
     }
     for (std::size_t j = 0; j < shape_.n_neurons; ++j) {
-      if (maxima_.terms[j] == nullptr) continue;
-      const std::int64_t end = maxima_.starts[j * stride + group + 1];
-      if (scratch.next[j] != end) wrong_maxima(group, j);
+      if (maxima_.terms[j] != nullptr && s.next[j] != maxima_.starts[j * stride + group + 1]) wrong_maxima(group, j);
     }
   }
 
  private:
-  void add_neuron(std::size_t group, std::size_t j, std::size_t begin, std::size_t n, CodeScratch& s) const {
+  // The neurons from `first` on that are added together, over the inputs [begin, begin + n) of a row group.
+  void add_neurons(std::size_t group, std::size_t first, std::size_t begin, std::size_t n, const CodeScratch& s) const {
     const KernelTable& kernels = active_kernels();
-    const std::uint8_t* packed = rows_[group * shape_.n_neurons + j] + begin / 8 * static_cast<std::size_t>(bits_);
-    const double* table = tables_.data() + j * table_size_;
-    const bool keeps = maxima_.terms[j] != nullptr;
-    const auto top = static_cast<std::uint16_t>((1u << bits_) - 1);
-    std::size_t n_top = 0;
-    if (bits_ <= 8) {
-      kernels.unpack_u8[bits_](packed, n, s.codes8);
-      (j == 0 ? kernels.look_up_u8 : kernels.accumulate_u8[combine_])(s.codes8, n, table, s.acc);
-      if (keeps) n_top = kernels.find_code_u8(s.codes8, n, static_cast<std::uint8_t>(top), s.positions);
-    } else {
-      kernels.unpack_u16[bits_](packed, n, s.codes16);
-      (j == 0 ? kernels.look_up_u16 : kernels.accumulate_u16[combine_])(s.codes16, n, table, s.acc);
-      if (keeps) n_top = kernels.find_code_u16(s.codes16, n, top, s.positions);
+    const std::size_t n_neurons = std::min(together_, shape_.n_neurons - first);
+    for (std::size_t k = 0; k < n_neurons; ++k) {
+      std::memcpy(&s.tables[k * table_stride_], tables_ + 2 * (first + k) * n_codes_, n_codes_ * sizeof(Pair));
     }
-    if (!keeps) return;
-    const std::size_t stride = shape_.n_groups() + 1;
-    if (static_cast<std::int64_t>(n_top) > maxima_.starts[j * stride + group + 1] - s.next[j]) wrong_maxima(group, j);
-    const double* term = maxima_.terms[j] + 2 * s.next[j];
-    for (std::size_t i = 0; i < n_top; ++i, term += 2) {
-      double* pair = s.acc + 2 * s.positions[i];
-      pair[0] = j == 0 ? term[0] : combine_pair(combine_, pair[0], term[0]);
-      pair[1] = j == 0 ? term[1] : combine_pair(combine_, pair[1], term[1]);
+    const CodedGroup coded{s.codes.get(), kBlock, &s.tables[0].lower, table_stride_, n_neurons};
+    const std::size_t block_bytes = kBlock / 8 * static_cast<std::size_t>(bits_);
+    for (std::size_t at = 0; at < n; at += kBlock) {
+      const std::size_t size = std::min(kBlock, n - at);
+      const std::size_t byte = (begin + at) / 8 * static_cast<std::size_t>(bits_);
+      for (std::size_t k = 0; k < n_neurons; ++k) {
+        std::uint16_t* codes = &s.codes[k * kBlock];
+        const std::uint8_t* packed = rows_[group * shape_.n_neurons + first + k] + byte;
+        kernels.unpack[bits_](packed, size, codes);
+        if (at + kBlock < n) prefetch(packed + block_bytes, block_bytes);
+        if (maxima_.terms[first + k] != nullptr) {
+          take_maxima(group, first + k, codes, size, &s.tables[k * table_stride_], s.next[first + k]);
+        }
+      }
+      kernels.look_up[combine_](&coded, size, first == 0, &s.acc[at].lower);
     }
-    s.next[j] += static_cast<std::int64_t>(n_top);
+  }
+
+  // Numbers the top codes of a block and lays their terms where those numbers point.
+  void take_maxima(std::size_t group, std::size_t j, std::uint16_t* codes, std::size_t n, Pair* table,
+                   std::int64_t& next) const {
+    const auto top = static_cast<std::uint16_t>(n_codes_ - 1);
+    const std::size_t n_top = active_kernels().rank_code(codes, n, top);
+    const std::int64_t end = maxima_.starts[j * (shape_.n_groups() + 1) + group + 1];
+    if (static_cast<std::int64_t>(n_top) > end - next) wrong_maxima(group, j);
+    std::memcpy(table + top, maxima_.terms[j] + 2 * next, n_top * sizeof(Pair));
+    next += static_cast<std::int64_t>(n_top);
+    prefetch(maxima_.terms[j] + 2 * next, n_top * sizeof(Pair));
   }
 
   [[noreturn]] void wrong_maxima(std::size_t group, std::size_t j) const {
     const std::size_t stride = shape_.n_groups() + 1;
     const std::int64_t expected = maxima_.starts[j * stride + group + 1] - maxima_.starts[j * stride + group];
-    const auto top = static_cast<std::uint16_t>((1u << bits_) - 1);
+    const auto top = static_cast<std::uint16_t>(n_codes_ - 1);
     const std::int64_t got = count_code(rows_[group * shape_.n_neurons + j], shape_.rows_of(group), bits_, top);
     throw std::invalid_argument("codes and maxima disagree: neuron " + std::to_string(j) + " of the group has " +
                                 std::to_string(got) + " inputs with code " + std::to_string(top) + " in row group " +
@@ -122,10 +144,12 @@ class CodeBounds {
   GroupShape shape_;
   const std::uint8_t* const* rows_;
   int bits_;
+  const double* tables_;
   MaximaTerms maxima_;
   CombineKind combine_;
-  std::size_t table_size_;
-  std::vector<double> tables_;
+  std::size_t n_codes_;
+  std::size_t table_stride_;  // entries
+  std::size_t together_;
 };
 
 struct ValueScratch {
@@ -148,7 +172,9 @@ void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int b
   const CodeBounds bounds(shape, rows, bits, tables, maxima, combine);
   const std::size_t n_threads = threads_for(shape.n_inputs * shape.n_neurons, kLookupsPerThread, threads);
   const std::size_t n_workers = std::max<std::size_t>(1, std::min(shape.n_groups(), n_threads));
-  std::vector<CodeScratch> scratch(n_workers);
+  std::vector<CodeScratch> scratch;
+  scratch.reserve(n_workers);
+  for (std::size_t i = 0; i < n_workers; ++i) scratch.push_back(bounds.make_scratch());
   parallel_for(
       shape.n_groups(), static_cast<int>(n_workers),
       [&](std::size_t group, std::size_t worker) { bounds.row_group(group, scratch[worker], lower, upper); }, poll);

@@ -15,14 +15,7 @@ constexpr std::size_t kBlock = 1024;  // codes unpacked at a time; a multiple of
 
 // Unpacks the n <= kBlock codes of a block into uint16.
 void unpack_block(const std::uint8_t* row, std::size_t begin, std::size_t n, int bits, std::uint16_t* codes) {
-  const std::uint8_t* packed = row + begin / 8 * static_cast<std::size_t>(bits);
-  if (bits > 8) {
-    active_kernels().unpack_u16[bits](packed, n, codes);
-    return;
-  }
-  std::uint8_t narrow[kBlock];
-  active_kernels().unpack_u8[bits](packed, n, narrow);
-  std::copy(narrow, narrow + n, codes);
+  active_kernels().unpack[bits](row + begin / 8 * static_cast<std::size_t>(bits), n, codes);
 }
 
 }  // namespace

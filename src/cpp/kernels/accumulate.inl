@@ -8,19 +8,48 @@ inline double combine_one(double acc, double term) noexcept {
   return term > acc ? term : acc;
 }
 
-template <class Code>
-void look_up(const Code* codes, size_t n, const double* table, double* acc) noexcept {
-  for (size_t i = 0; i < n; ++i) {
-    __builtin_memcpy(acc + 2 * i, table + 2 * static_cast<size_t>(codes[i]), 2 * sizeof(double));
-  }
+typedef double Pair __attribute__((vector_size(16)));
+
+template <int kKind>
+inline Pair combine_pair(Pair acc, Pair term) noexcept {
+  if (kKind == kCombineSum) return acc + term;
+  if (kKind == kCombineMin) return term < acc ? term : acc;
+  return term > acc ? term : acc;
 }
 
-template <int kKind, class Code>
-void accumulate(const Code* codes, size_t n, const double* table, double* acc) noexcept {
-  for (size_t i = 0; i < n; ++i) {
-    const double* entry = table + 2 * static_cast<size_t>(codes[i]);
-    acc[2 * i] = combine_one<kKind>(acc[2 * i], entry[0]);
-    acc[2 * i + 1] = combine_one<kKind>(acc[2 * i + 1], entry[1]);
+inline Pair load_pair(const double* from) noexcept {
+  Pair pair;
+  __builtin_memcpy(&pair, __builtin_assume_aligned(from, sizeof pair), sizeof pair);
+  return pair;
+}
+
+// The accumulators of a few inputs stay in registers while all neurons pass: what a look-up costs is its two loads.
+template <int kKind>
+void look_up(const CodedGroup* group, size_t n, bool first, double* acc) noexcept {
+  constexpr size_t kInputs = 8;
+  const size_t table_step = 2 * group->table_stride;
+  for (size_t i = 0; i < n; i += kInputs, acc += 2 * kInputs) {
+    const uint16_t* codes = group->codes + i;
+    const double* table = group->tables;
+    size_t left = group->n_neurons;
+    Pair sums[kInputs];
+    if (first) {
+      for (size_t l = 0; l < kInputs; ++l) sums[l] = load_pair(table + 2 * static_cast<size_t>(codes[l]));
+      codes += group->code_stride;
+      table += table_step;
+      --left;
+    } else {
+      for (size_t l = 0; l < kInputs; ++l) sums[l] = load_pair(acc + 2 * l);
+    }
+    for (; left != 0; --left, codes += group->code_stride, table += table_step) {
+      uint64_t words[kInputs / 4];  // four codes each
+      __builtin_memcpy(words, codes, sizeof words);
+      for (size_t l = 0; l < kInputs; ++l) {
+        const size_t code = static_cast<uint16_t>(words[l / 4] >> (16 * (l % 4)));
+        sums[l] = combine_pair<kKind>(sums[l], load_pair(table + 2 * code));
+      }
+    }
+    for (size_t l = 0; l < kInputs; ++l) __builtin_memcpy(acc + 2 * l, &sums[l], sizeof(Pair));
   }
 }
 

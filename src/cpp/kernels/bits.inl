@@ -3,6 +3,13 @@
 // three steps, pairs of codes, pairs of pairs, halves. The byte order of the machine must be little-endian
 // (CMakeLists.txt checks).
 
+// The lanes of two vectors of eight, by constant numbers from 0 to 15.
+#if defined(__clang__) || __GNUC__ >= 12
+#define NADB_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define NADB_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype(a){__VA_ARGS__})
+#endif
+
 inline uint64_t load_u64(const uint8_t* from) noexcept {
   uint64_t word;
   __builtin_memcpy(&word, from, 8);
@@ -71,50 +78,78 @@ void pack_u16(const uint16_t* codes, size_t n, uint8_t* packed) noexcept {
   }
 }
 
+// Codes of up to 8 bits.
 template <int kBits>
-void unpack_u8(const uint8_t* packed, size_t n, uint8_t* codes) noexcept {
+inline void unpack_eight(uint64_t word, uint16_t* codes) noexcept {
+  typedef uint8_t Bytes __attribute__((vector_size(8)));
+  typedef uint16_t Lanes __attribute__((vector_size(16)));
+  const uint64_t spread = spread_u8<kBits>(word);
+  Bytes bytes;
+  __builtin_memcpy(&bytes, &spread, 8);
+  const Lanes lanes = __builtin_convertvector(bytes, Lanes);
+  __builtin_memcpy(codes, &lanes, 16);
+}
+
+// Codes of 9 bits and more; `bytes` has 16.
+template <int kBits>
+inline void unpack_eight_wide(const uint8_t* bytes, uint16_t* codes) noexcept {
+  const uint64_t low = load_u64(bytes);
+  const uint64_t high = load_u64(bytes + 8);
+  const uint64_t first = spread_u16<kBits>(low);
+  const uint64_t second = spread_u16<kBits>((low >> (4 * kBits)) | (high << (64 - 4 * kBits)));
+  __builtin_memcpy(codes, &first, 8);
+  __builtin_memcpy(codes + 4, &second, 8);
+}
+
+// Whole words are loaded, of which kBits bytes count, as long as they lie inside the row.
+template <int kBits>
+void unpack(const uint8_t* packed, size_t n, uint16_t* codes) noexcept {
+  constexpr bool kWide = kBits > 8;
+  constexpr size_t kLoad = kWide ? 16 : 8;
   const size_t n_bytes = (n * kBits + 7) / 8;
   size_t i = 0;
   size_t at = 0;
-  for (; i < n && at + 8 <= n_bytes; i += 8, at += kBits) {  // loads a whole word, of which kBits bytes count
-    const uint64_t word = spread_u8<kBits>(load_u64(packed + at));
-    __builtin_memcpy(codes + i, &word, 8);
+  for (; i < n && at + kLoad <= n_bytes; i += 8, at += kBits) {
+    if constexpr (kWide) {
+      unpack_eight_wide<kBits>(packed + at, codes + i);
+    } else {
+      unpack_eight<kBits>(load_u64(packed + at), codes + i);
+    }
   }
   for (; i < n; i += 8, at += kBits) {
-    uint64_t word = 0;
-    const size_t left = n_bytes - at;
-    __builtin_memcpy(&word, packed + at, left < 8 ? left : 8);
-    word = spread_u8<kBits>(word);
-    __builtin_memcpy(codes + i, &word, 8);
-  }
-}
-
-template <int kBits>
-void unpack_u16(const uint8_t* packed, size_t n, uint16_t* codes) noexcept {
-  const size_t n_bytes = (n * kBits + 7) / 8;
-  for (size_t i = 0, at = 0; i < n; i += 8, at += kBits) {
     uint8_t bytes[16] = {0};
     const size_t left = n_bytes - at;
-    if (left >= 16) {
-      __builtin_memcpy(bytes, packed + at, 16);
+    __builtin_memcpy(bytes, packed + at, left < kBits ? left : kBits);
+    if constexpr (kWide) {
+      unpack_eight_wide<kBits>(bytes, codes + i);
     } else {
-      __builtin_memcpy(bytes, packed + at, left);
+      unpack_eight<kBits>(load_u64(bytes), codes + i);
     }
-    const uint64_t low = load_u64(bytes);
-    const uint64_t high = load_u64(bytes + 8);
-    const uint64_t first = spread_u16<kBits>(low);
-    const uint64_t second = spread_u16<kBits>((low >> (4 * kBits)) | (high << (64 - 4 * kBits)));
-    __builtin_memcpy(codes + i, &first, 8);
-    __builtin_memcpy(codes + i + 4, &second, 8);
   }
 }
 
-template <class Code>
-size_t find_code(const Code* codes, size_t n, Code code, uint16_t* positions) noexcept {
-  size_t found = 0;
-  for (size_t i = 0; i < n; ++i) {
-    positions[found] = static_cast<uint16_t>(i);
-    found += static_cast<size_t>(codes[i] == code);
+// Without branches, for where a code occurs cannot be foreseen: the sums over the first lanes of a vector in three
+// steps, of 1, 2 and 4 lanes.
+size_t rank_code(uint16_t* codes, size_t n, uint16_t code) noexcept {
+  typedef uint16_t Lanes __attribute__((vector_size(16)));
+  const Lanes wanted = Lanes{} + code;
+  Lanes before{};  // how many came before the vector, in every lane
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    Lanes lanes;
+    __builtin_memcpy(&lanes, codes + i, 16);
+    const Lanes is = (Lanes)(lanes == wanted);  // -1 where it is
+    Lanes sums = is;
+    sums += NADB_SHUFFLE(sums, Lanes{}, 8, 0, 1, 2, 3, 4, 5, 6);
+    sums += NADB_SHUFFLE(sums, Lanes{}, 8, 8, 0, 1, 2, 3, 4, 5);
+    sums += NADB_SHUFFLE(sums, Lanes{}, 8, 8, 8, 8, 0, 1, 2, 3);
+    lanes += (before + is - sums) & is;
+    before -= NADB_SHUFFLE(sums, sums, 7, 7, 7, 7, 7, 7, 7, 7);
+    __builtin_memcpy(codes + i, &lanes, 16);
+  }
+  uint16_t found = before[0];
+  for (; i < n; ++i) {
+    if (codes[i] == code) codes[i] = static_cast<uint16_t>(code + found++);
   }
   return found;
 }

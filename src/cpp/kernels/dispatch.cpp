@@ -1,5 +1,5 @@
-// Choice of the kernel table; see dispatch.h. A new target is one more <target>.cpp, its flags in CMakeLists.txt and one
-// more line in kPriority.
+// Choice of the kernel table; see dispatch.h. A new target is one more <target>.cpp, its flags in CMakeLists.txt and
+// one more line in kPriority.
 #include "kernels/dispatch.h"
 
 #include <cstdlib>

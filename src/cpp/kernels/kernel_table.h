@@ -45,6 +45,16 @@ typedef EncodeTable<double, uint64_t, uint16_t> EncodeTableF64U16;
 
 enum CombineKind { kCombineSum = 0, kCombineMin = 1, kCombineMax = 2, kCombineCount = 3 };
 
+// A few neurons of a group: neuron j has codes[j * code_stride + i] for input i, and its entry for a code c, a (lower,
+// upper) pair of doubles, at tables + 2 * (j * table_stride + c), aligned to 16. n_neurons is at least 1.
+struct CodedGroup {
+  const uint16_t* codes;
+  size_t code_stride;
+  const double* tables;
+  size_t table_stride;
+  size_t n_neurons;
+};
+
 // What a neuron adds to a score, of its value v: see terms.inl.
 enum TermKind { kTermValue = 0, kTermSquare = 1, kTermAbsDiff = 2, kTermSqDiff = 3, kTermProduct = 4, kTermCount = 5 };
 struct Term {
@@ -108,23 +118,19 @@ struct KernelTable {
   void (*transpose_f32)(const float* const* rows, size_t n, size_t stride, float* out);
   void (*transpose_f64)(const double* const* rows, size_t n, size_t stride, double* out);
 
-  // bits.inl, by number of bits: [1, 8] of the u8 ones, [9, 12] of the u16 ones. Code i takes bits [i*b, (i+1)*b),
-  // least significant first. pack: n is a multiple of 8; writes n*b/8 bytes. unpack: reads ceil(n*b/8) bytes, writes n
+  // bits.inl, by number of bits: pack_u8 [1, 8], pack_u16 [9, 12], unpack both. Code i takes bits [i*b, (i+1)*b), least
+  // significant first. pack: n is a multiple of 8; writes n*b/8 bytes. unpack: reads ceil(n*b/8) bytes, writes n
   // rounded up to a multiple of 8 codes.
   void (*pack_u8[kMaxBits + 1])(const uint8_t* codes, size_t n, uint8_t* packed);
   void (*pack_u16[kMaxBits + 1])(const uint16_t* codes, size_t n, uint8_t* packed);
-  void (*unpack_u8[kMaxBits + 1])(const uint8_t* packed, size_t n, uint8_t* codes);
-  void (*unpack_u16[kMaxBits + 1])(const uint8_t* packed, size_t n, uint16_t* codes);
-  // Positions with codes[i] == code, ascending; room for n + 1; n <= 65536.
-  size_t (*find_code_u8)(const uint8_t* codes, size_t n, uint8_t code, uint16_t* positions);
-  size_t (*find_code_u16)(const uint16_t* codes, size_t n, uint16_t code, uint16_t* positions);
+  void (*unpack[kMaxBits + 1])(const uint8_t* packed, size_t n, uint16_t* codes);
+  // Numbers the codes that equal `code`: code, code + 1, code + 2, ...; returns how many they are. code + n <= 65536.
+  size_t (*rank_code)(uint16_t* codes, size_t n, uint16_t code);
 
-  // accumulate.inl, by CombineKind. `table` and `acc` hold (lower, upper) pairs of doubles.
-  // look_up: acc[i] = table[codes[i]]; accumulate: acc[i] = acc[i] (+, min, max) table[codes[i]].
-  void (*look_up_u8)(const uint8_t* codes, size_t n, const double* table, double* acc);
-  void (*look_up_u16)(const uint16_t* codes, size_t n, const double* table, double* acc);
-  void (*accumulate_u8[kCombineCount])(const uint8_t* codes, size_t n, const double* table, double* acc);
-  void (*accumulate_u16[kCombineCount])(const uint16_t* codes, size_t n, const double* table, double* acc);
+  // accumulate.inl, by CombineKind. acc[i] = acc[i] (+, min, max) the entries of input i, neuron after neuron; `first`:
+  // there is no acc[i] yet. Of acc and codes, n rounded up to a multiple of 8 are read and written; acc is aligned
+  // to 16.
+  void (*look_up[kCombineCount])(const CodedGroup*, size_t n, bool first, double* acc);
   // acc[i] = acc[i] (+, min, max) terms[i], plain doubles.
   void (*combine[kCombineCount])(const double* terms, size_t n, double* acc);
   // Pairs to two arrays; NaN (inf - inf) widens to -inf below and inf above.

@@ -5,8 +5,6 @@
 // sign is set; -0.0 gets the key of 0.0. A NaN's key lies beyond those of the infinities. Signed keys, because baseline
 // vector units compare no unsigned integers.
 
-constexpr size_t kVectorBytes = 16;
-
 template <class T>
 struct VectorOf {
   typedef T Type __attribute__((vector_size(kVectorBytes)));

@@ -6,6 +6,8 @@
 namespace nadb {
 namespace {
 
+constexpr size_t kVectorBytes = 16;  // of the vectors that bodies ask for by width
+
 #include "kernels/float_key.inl"
 // clang-format off: the order matters
 #include "kernels/keys.inl"
