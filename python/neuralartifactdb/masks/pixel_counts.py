@@ -1,8 +1,8 @@
 """Exact counts from pixels: the rows that all leaves need are read once, each leaf counts in its part of them.
 
 One contiguous read of whole rows for each mask (design section 5, "Verify"). Where all regions are boxes,
-`stored_counts` reads, verifies and counts in one go. Where a region is another mask, or an index row is to be computed, rows
-are held in memory, and `_core.count_pixels` and `_core.count_joint` count there.
+`stored_counts` reads, verifies and counts in one go. Where a region is another mask, or an index row is to be computed,
+rows are held in memory, and `_core.count_pixels` and `_core.count_joint` count there.
 """
 
 from __future__ import annotations
