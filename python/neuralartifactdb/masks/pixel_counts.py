@@ -1,15 +1,15 @@
 """Exact counts from pixels: the rows that all leaves need are read once, each leaf counts in its part of them.
 
 One contiguous read of whole rows for each mask (design section 5, "Verify"). Where all regions are boxes,
-`_core.count_stored` reads, verifies and counts. Where a region is another mask, or an index row is to be computed, rows
-are held in memory, and `_core.count_pixels` and `_core.count_joint` count there.
+`stored_counts` reads, verifies and counts in one go. Where a region is another mask, or an index row is to be computed,
+rows are held in memory, and `_core.count_pixels` and `_core.count_joint` count there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["EVERYWHERE", "RowPlan", "Rows", "RowsRead", "planned", "planned_in", "read_and_count", "regions_of"]
 
 Floats = NDArray[np.float64]
-
-#: files of pixels that one call reads from
-_OPEN_FILES: Final = 64
 
 EVERYWHERE = np.array([[0, 0, 2**31 - 1, 2**31 - 1]], dtype=np.int32)
 
