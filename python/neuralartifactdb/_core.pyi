@@ -491,6 +491,43 @@ def count_stored(
         EndOfFileError, ChecksumError, ReadError: A file is truncated, damaged or cannot be read.
     """
 
+def choose_strips(
+    starts: _Ints, boxes: _Ints, lower: _Floats, upper: _Floats, at: _Ids, *, all: bool
+) -> tuple[_Ints, _Ints, _Ints]:
+    """Which strips (rows of cells) of some masks to read next; a strip is open where its ends differ.
+
+    Args:
+        starts (int32 (n, grid + 1)): First row of each strip, then the height.
+        boxes (int32 (leaves, n, 4)): Clipped.
+        lower, upper (float64 (leaves, n, grid)): Certain bounds of the counts in the strips of the boxes.
+        at (int64 (k,)): Positions of the masks.
+        all: From the first open strip to the last; else the one that leaves most open, all leaves together.
+
+    Returns:
+        first, last (int32 (k,)): Strips [first, last), empty where none is open.
+        parts (int32 (leaves, k, 4)): The boxes within them; empty where the leaf has no open strip among them.
+    """
+
+def put_strips(
+    starts: _Ints,
+    boxes: _Ints,
+    lower: _Floats,
+    upper: _Floats,
+    at: _Ids,
+    first: _Ints,
+    last: _Ints,
+    counts: npt.NDArray[np.int64],
+) -> tuple[int, int, float, float] | None:
+    """Writes into `lower` and `upper` what counts in the parts that `choose_strips` gave tell.
+
+    Args:
+        counts (int64 (leaves, k)): Exact.
+
+    Returns:
+        None, or position in `at`, leaf, least and greatest possible count of the first count outside its bounds; it
+        and those after it are not written.
+    """
+
 def count_joint(
     rows: _Rows,
     dtypes: list[str] | tuple[str, ...],

@@ -44,9 +44,8 @@ def test_strips_hold_the_count_and_reading_all_of_them_finds_it(case: Case, data
         lower, upper = strips.totals(at)
         assert (lower[0] <= exact).all()
         assert (exact <= upper[0]).all()
-        for choose in (strips.most_open, strips.all_open):
-            first, last = choose(at)
-            part = strips.boxes_in(at, first, last)
+        for everything in (False, True):
+            first, last, part = strips.choose(at, everything=everything)
             counts = [
                 mask_oracle.count(b.pixels[i], tuple(part[0, k].tolist()), **given, nodata=case.nodata)
                 for k, i in enumerate(ids.tolist())
@@ -56,7 +55,9 @@ def test_strips_hold_the_count_and_reading_all_of_them_finds_it(case: Case, data
             assert (lower <= narrower[0]).all()
             assert (narrower[1] <= upper).all()
         assert narrower[0][0].tolist() == narrower[1][0].tolist() == exact
-        assert (strips.most_open(at)[0] == strips.most_open(at)[1]).all()  # nothing is left
+        first, last, part = strips.choose(at, everything=True)
+        assert (first == last).all()  # nothing is left
+        assert not part.any()
 
 
 def rows_read(b: Built, query: Any, *, strips_from_bytes: int = 0) -> int:

@@ -141,8 +141,8 @@ def _count_strips(
             if not len(at):
                 break
         to_the_end = is_open is None or n_read == _SINGLE_STRIPS
-        first, last = strips.all_open(at) if to_the_end else strips.most_open(at)
-        strips.put(at, first, last, pixels.count(at, strips.boxes_in(at, first, last)))
+        first, last, parts = strips.choose(at, everything=to_the_end)
+        strips.put(at, first, last, pixels.count(at, parts))
         if to_the_end:
             break
     return strips.totals(everything)

@@ -7,7 +7,7 @@ strip, where that saves bytes: bound, then verify, within a mask (docs/ARCHITECT
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from neuralartifactdb.masks.index_bounds import EdgeRows, shapes_of
 from neuralartifactdb.search import BoundsViolated
 
 if TYPE_CHECKING:
+    from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
 __all__ = ["OpenStrips"]
@@ -45,113 +46,89 @@ class OpenStrips:
 
     def __init__(self, view: MaskView, ids: Ids, leaves: Sequence[Count], boxes: NDArray[np.int32]) -> None:
         self.ids = ids
-        self._boxes = boxes
-        grid = max((segment.grid for segment in view.segments), default=0) or 1
-        self._strips = np.arange(grid)
+        self._boxes = np.ascontiguousarray(boxes)
+        grid = view.meta.grid or 1
         heights = np.empty(len(ids), dtype=np.int64)
         self.lower: Floats = np.zeros((len(leaves), len(ids), grid))
         self.upper: Floats = np.empty_like(self.lower)
-        owners = np.searchsorted(view.firsts, ids, side="right") - 1
-        spans = [(int(owner), np.flatnonzero(owners == owner)) for owner in np.unique(owners)]
-        for owner, at in spans:
-            segment = view.segments[owner]
-            shapes = segment.shapes
-            heights[at] = shapes[0, 0] if segment.uniform_shape is not None else shapes[ids[at] - segment.first, 0]
-        self._starts = np.arange(grid + 1) * heights[:, np.newaxis] // grid
-        top = np.maximum(self._starts[:, :-1], boxes[:, :, 1:2])
-        bottom = np.minimum(self._starts[:, 1:], boxes[:, :, 3:4])
-        self.upper[:] = np.maximum(bottom - top, 0) * (boxes[:, :, 2:3] - boxes[:, :, 0:1])
-        for owner, at in spans:
-            self._bound(view, owner, at, leaves)
+        owner = np.searchsorted(view.firsts, ids, side="right") - 1
+        starts = np.flatnonzero(np.diff(owner, prepend=-1)).tolist()
+        spans = list(zip(starts, [*starts[1:], len(ids)], strict=True))
+        for begin, end in spans:
+            segment = view.segments[int(owner[begin])]
+            heights[begin:end] = (
+                segment.one_shape[0, 0]
+                if segment.one_shape is not None
+                else segment.shapes[ids[begin:end] - segment.first, 0]
+            )
+        self._starts = (np.arange(grid + 1) * heights[:, np.newaxis] // grid).astype(np.int32)
+        n_rows = np.minimum(self._starts[:, 1:], boxes[:, :, 3:4]) - np.maximum(self._starts[:, :-1], boxes[:, :, 1:2])
+        np.multiply(np.maximum(n_rows, 0), boxes[:, :, 2:3] - boxes[:, :, 0:1], out=self.upper)
+        for begin, end in spans:
+            self._bound(view, view.segments[int(owner[begin])], begin, end, leaves)
 
-    def _bound(self, view: MaskView, owner: int, at: NDArray[np.int64], leaves: Sequence[Count]) -> None:
-        """Fill in what the index of a segment says; a mask without an index row may have any count."""
-        segment = view.segments[owner]
+    def _bound(self, view: MaskView, segment: MaskSegment, begin: int, end: int, leaves: Sequence[Count]) -> None:
+        """Fill in what a segment's index says of masks [begin, end); one without an index row may have any count."""
         if not segment.n_edges:
             return
         indexed = segment.indexed()
-        local = self.ids[at] - segment.first
-        if indexed is not None:
-            at, local = at[indexed[local]], local[indexed[local]]
-        cuts = np.flatnonzero(np.diff(local // INDEX_BLOCK)) + 1
-        for part in np.split(np.arange(len(local)), cuts):
-            if not len(part):
-                continue
-            begin = int(local[part[0]]) // INDEX_BLOCK * INDEX_BLOCK
-            end = min(begin + INDEX_BLOCK, segment.n)
+        local = self.ids[begin:end] - segment.first
+        for block, first, last in _by_block(local):
+            block_end = min(block + INDEX_BLOCK, segment.n)
+            here = slice(begin + first, begin + last)
             for i, leaf in enumerate(leaves):
                 rows = EdgeRows(segment.edges, *leaf.limits(view.meta.dtype), view.meta)
-                lower, upper = np.empty((2, len(part), segment.grid))
+                lower, upper = self.lower[i, here], self.upper[i, here]
+                known = None if indexed is None else indexed[local[first:last]]
+                if known is not None:
+                    lower, upper = np.empty_like(lower), np.empty_like(upper)
                 _core.strip_bounds(
                     segment.grid,
-                    shapes_of(segment, slice(begin, end)),
-                    *rows.of(segment, begin, end),
-                    end - begin,
-                    local[part] - begin,
-                    np.ascontiguousarray(self._boxes[i, at[part]]),
+                    shapes_of(segment, slice(block, block_end)),
+                    *rows.of(segment, block, block_end),
+                    block_end - block,
+                    local[first:last] - block,
+                    self._boxes[i, here],
                     lower,
                     upper,
                 )
-                self.lower[i, at[part]], self.upper[i, at[part]] = lower, upper
+                if known is not None:
+                    self.lower[i, here][known], self.upper[i, here][known] = lower[known], upper[known]
 
-    def totals(self, at: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def totals(self, at: Ids) -> tuple[Floats, Floats]:
         """Certain bounds of the counts of masks at some positions, float64 (leaves, len(at)) each."""
         return self.lower[:, at].sum(axis=2), self.upper[:, at].sum(axis=2)
 
-    def most_open(self, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of each mask the strip [first, last) that leaves most open, of all leaves together; empty if none does."""
-        width = (self.upper[:, at] - self.lower[:, at]).sum(axis=0)
-        first = width.argmax(axis=1)
-        return first, first + (width.max(axis=1, initial=0) > 0)
+    def choose(self, at: Ids, *, everything: bool) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Of each mask the strips [first, last) to read: the one that leaves most open, or all that are open.
 
-    def all_open(self, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of each mask the strips [first, last) from the first open one to the last; empty if none is."""
-        is_open = np.logical_or.reduce(self.upper[:, at] > self.lower[:, at], axis=0)
-        first = is_open.argmax(axis=1)
-        last = is_open.shape[1] - is_open[:, ::-1].argmax(axis=1)
-        return first, np.where(is_open.any(axis=1), last, first)
-
-    def boxes_in(self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The parts of the leaves' boxes in strips [first, last) of masks, int32 (leaves, len(at), 4).
-
-        Empty where the leaf has no open strip among them.
+        Returns:
+            first and last, int32 (len(at),) each, equal where nothing is open; and the parts of the leaves' boxes in
+            them, int32 (leaves, len(at), 4), empty where the leaf has no open strip among them.
         """
-        boxes = self._boxes[:, at].copy()
-        np.maximum(boxes[:, :, 1], self._starts[at, first], out=boxes[:, :, 1], casting="unsafe")
-        np.minimum(boxes[:, :, 3], self._starts[at, last], out=boxes[:, :, 3], casting="unsafe")
-        boxes[~self._open_in(at, first, last) | (boxes[:, :, 3] <= boxes[:, :, 1])] = 0
-        return boxes
+        return _core.choose_strips(self._starts, self._boxes, self.lower, self.upper, at, all=everything)
 
-    def put(
-        self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64], counts: NDArray[np.int64]
-    ) -> None:
-        """Take in the exact counts in `boxes_in`, int64 (leaves, len(at)).
+    def put(self, at: Ids, first: NDArray[np.int32], last: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
+        """Take in the exact counts in the parts that `choose` gave, int64 (leaves, len(at)).
 
         Raises:
             BoundsViolated: one lies outside what the index says.
         """
-        inside = self._inside(first, last)
-        read = self._open_in(at, first, last)
-        lower, upper = self.lower[:, at], self.upper[:, at]
-        least, most = (np.where(inside, ends, 0.0).sum(axis=2) for ends in (lower, upper))
-        wrong = read & ((counts < least) | (counts > most))
-        if wrong.any():
-            leaf, i = (int(where[0]) for where in np.nonzero(wrong))
+        wrong = _core.put_strips(self._starts, self._boxes, self.lower, self.upper, at, first, last, counts)
+        if wrong is not None:
+            i, leaf, least, most = wrong
             raise BoundsViolated(
                 self.ids[at],
                 f"mask {int(self.ids[at[i]])} has {int(counts[leaf, i])} pixels in range in a strip, expected "
-                f"{int(least[leaf, i])} to {int(most[leaf, i])}",
+                f"{int(least)} to {int(most)}",
             )
-        known = np.where(self._strips == first[:, np.newaxis], counts[:, :, np.newaxis].astype(np.float64), 0.0)
-        changed = read[:, :, np.newaxis] & inside
-        self.lower[:, at] = np.where(changed, known, lower)
-        self.upper[:, at] = np.where(changed, known, upper)
 
-    def _inside(self, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = (self._strips >= first[:, np.newaxis]) & (self._strips < last[:, np.newaxis])
-        return found
 
-    def _open_in(self, at: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether a leaf has an open strip among [first, last), bool (leaves, len(at))."""
-        is_open = (self.upper[:, at] > self.lower[:, at]) & self._inside(first, last)
-        return np.asarray(is_open.any(axis=2), dtype=np.bool_)
+def _by_block(local: Ids) -> Iterator[tuple[int, int, int]]:
+    """First mask of each block of the index that ascending local positions are in, and the slice of those in it."""
+    first = 0
+    while first < len(local):
+        block = int(local[first]) // INDEX_BLOCK * INDEX_BLOCK
+        last = int(np.searchsorted(local, block + INDEX_BLOCK))
+        yield block, first, last
+        first = last
