@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 __all__ = ["ReadCosts"]
 
-# Measured on two AVX2 cores, masks of 56 x 56 and 448 x 448 uint8 in the page cache, regions that are boxes. Where rows
-# are held in memory (regions that are other masks, index rows to fill in) it is some three times as much.
+# Roughly, from queries on two busy AVX2 cores, masks of 56 x 56 and 448 x 448 uint8 in the page cache, regions that are
+# boxes. Where rows are held in memory (regions that are other masks, index rows to fill in) it takes longer; how much
+# is not measured.
 #: of a mask: its share of the search, one read of its own
 _MASK_S = 2e-6
 #: of a byte: reading, checking the checksum, comparing, by both cores
