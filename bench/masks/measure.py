@@ -10,7 +10,7 @@ again, and only then asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -61,7 +61,7 @@ class Record:
         seconds: wall time; of ours, warm, the median of its answers to this query.
         must: of ours, what no correct algorithm with its bounds can save.
         scanned: of ours, whether it chose a scan.
-        resident: warm, the share of its files that was in the page cache after the warm-up, the least if there were
+        resident: warm, the share of its files that was in the page cache before the query, the least if there were
             several; None without files, or cold.
     """
 
@@ -116,18 +116,18 @@ def measure(
         scan.competitor.close()  # its memory is needed for the files of the others
     again: list[list[Record]] = [[] for _ in asked]  # our answers, by query
     others: list[Record] = []
-    resident = _warm_up([ours, *indexed], asked[0][0])
+    _warm_up([ours, *indexed], asked[0][0])
     for number, (question, scores) in enumerate(asked):
-        again[number].append(_record(workload, ours.competitor, question, scores, resident=resident))
+        again[number].append(_record(workload, ours.competitor, question, scores, cold=False))
         if number == 0 and verify:
             _verify(ours.competitor)
-        others += [_record(workload, one.competitor, question, scores, resident=resident) for one in indexed]
+        others += [_record(workload, one.competitor, question, scores, cold=False) for one in indexed]
     for scan in scans:
         scan.competitor.open()
-        resident = _warm_up([scan, ours], asked[0][0])
+        _warm_up([scan, ours], asked[0][0])
         for number, (question, scores) in enumerate(asked[: scan.at_most]):
-            others.append(_record(workload, scan.competitor, question, scores, resident=resident))
-            again[number].append(_record(workload, ours.competitor, question, scores, resident=resident))
+            others.append(_record(workload, scan.competitor, question, scores, cold=False))
+            again[number].append(_record(workload, ours.competitor, question, scores, cold=False))
         scan.competitor.close()
     for entrant in everybody:
         entrant.competitor.close()  # mapped pages would stay in memory
@@ -137,19 +137,18 @@ def measure(
             if number < entrant.cold_at_most:
                 drop(entrant.competitor.files())
                 entrant.competitor.open()
-                records.append(_record(workload, entrant.competitor, question, scores))
+                records.append(_record(workload, entrant.competitor, question, scores, cold=True))
                 entrant.competitor.close()
     for entrant in (ours, *indexed):
         entrant.competitor.open()
     return records
 
 
-def _warm_up(entrants: Sequence[Entrant], question: Question) -> dict[str, float | None]:
-    """Brings files into the page cache and asks each a query; the shares that are there when all have answered."""
+def _warm_up(entrants: Sequence[Entrant], question: Question) -> None:
+    """Brings files into the page cache and asks each a query."""
     for entrant in entrants:
         load(entrant.competitor.files())
         entrant.competitor.answer(question)
-    return {entrant.competitor.name: resident_share(entrant.competitor.files()) for entrant in entrants}
 
 
 def _median(records: Sequence[Record]) -> Record:
@@ -165,9 +164,13 @@ def _record(
     question: Question,
     scores: NDArray[np.float64],
     *,
-    resident: Mapping[str, float | None] | None = None,
+    cold: bool,
 ) -> Record:
-    """Asks one query and checks the answer; warm if the resident shares of files are given, by competitor."""
+    """Asks one query and checks the answer; what a system took back of a warm competitor's files is loaded first."""
+    resident = None
+    if not cold:
+        load(competitor.files())
+        resident = resident_share(competitor.files())
     answer = competitor.answer(question)
     check_answer(answer, question, scores, name=competitor.name)
     must, scanned = None, False
@@ -179,7 +182,7 @@ def _record(
         workload.name,
         question.kind,
         question.number,
-        resident is None,
+        cold,
         workload.n_masks,
         len(answer.ids),
         answer.masks_read,
@@ -187,7 +190,7 @@ def _record(
         answer.seconds,
         must,
         scanned,
-        None if resident is None else resident[competitor.name],
+        resident,
     )
 
 

@@ -1,11 +1,12 @@
-"""Runs the bench: `python -m bench.masks.run --size small|standard|full [--only SECTION ...]`.
+"""Runs the bench: `python -m bench.masks.run --size small|standard|full [--only SECTION ...] [--sets NAME ...]`.
 
 Prints tables, and writes one JSON file with every record and one Markdown file, by default under bench-data/results/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.command import bench_command, run_sections
@@ -36,16 +37,28 @@ SECTIONS: dict[str, Callable[[Report], None]] = {
 """By name, in the order in which they run."""
 
 
-def run(size: str, only: list[str], data: Path) -> Report:
-    """Runs sections (all, if `only` is empty) and prints each one's tables."""
-    report = Report(SIZES[size], data)
+def run(size: str, only: list[str], data: Path, sets: Sequence[str] = ()) -> Report:
+    """Runs sections over data sets (all, where `only` or `sets` is empty) and prints each one's tables.
+
+    Raises:
+        ValueError: there is no such data set at this size.
+    """
+    chosen = SIZES[size]
+    names = {f"{n}x{side}": (n, side) for n, side in chosen.sets}
+    if unknown := [name for name in sets if name not in names]:
+        raise ValueError(f"--sets must name some of {', '.join(names)}, got {', '.join(unknown)}")
+    if sets:
+        chosen = replace(chosen, sets=tuple(names[name] for name in sets))
+    report = Report(chosen, data)
     run_sections(report, SECTIONS, only)
     return report
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; exit code 1 if a goal was missed."""
-    return bench_command("bench.masks.run", __doc__, list(SIZES), list(SECTIONS), run, arguments, prefix="masks-")
+    return bench_command(
+        "bench.masks.run", __doc__, list(SIZES), list(SECTIONS), run, arguments, prefix="masks-", data_sets=True
+    )
 
 
 if __name__ == "__main__":

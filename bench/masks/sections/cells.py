@@ -195,7 +195,7 @@ def not_resident(records: list[Record]) -> list[str]:
         if record.resident is not None:
             least[record.competitor] = min(record.resident, least.get(record.competitor, 1.0))
     return [
-        f"{name}: not resident, {share:.0%} of its files were in the page cache after the warm-up."
+        f"{name}: not resident, {share:.0%} of its files were in the page cache before a query."
         for name, share in least.items()
         if share < RESIDENT_AT_LEAST
     ]
