@@ -93,7 +93,7 @@ void register_errors(py::module_& m) {
       new py::object(make_type(m, "EndOfFileError", "A file ends after `position` bytes of an array's data."));
   static const auto* checksum = new py::object(
       make_type(m, "ChecksumError", "The bytes of `block` have the CRC-32 `found`, not the one stored."));
-  py::register_exception_translator([](std::exception_ptr pointer) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const storage::ReadError& error) {
@@ -115,7 +115,7 @@ void bind_storage(py::module_& m) {
   register_errors(m);
   m.def("crc32", &crc32, py::arg("data"), py::arg("start") = 0);
   m.def("block_crcs", &block_crcs, py::arg("data"), py::arg("block_bytes"));
-  py::class_<StoredArrayObject>(m, "StoredArray")
+  py::class_<StoredArrayObject>(m, "StoredArray", py::module_local())
       .def(py::init(&make_stored_array), py::arg("descriptor"), py::arg("data_at"), py::arg("n_bytes"),
            py::arg("block_bytes"), py::arg("checksums"))
       .def_property_readonly("bytes_read", [](const StoredArrayObject& self) { return self.array.bytes_read(); });
