@@ -18,14 +18,14 @@ N_INPUTS, N_NEURONS = 1_000_000, 10
 @pytest.mark.parametrize("combine", ["sum", "max"])
 @pytest.mark.parametrize("maxima", [False, True], ids=["table", "maxima"])
 @pytest.mark.parametrize("bits", [4, 6, 8, 10])
-def test_code_bounds(benchmark: Any, bits: int, maxima: bool, combine: str) -> None:
+def test_code_bounds(benchmark: Any, note: Any, sized: Any, bits: int, maxima: bool, combine: str) -> None:
     rng = np.random.default_rng(2)
-    n_partitions, row_group = 2**bits, 4096 * 8 // bits
+    n_inputs, n_partitions, row_group = sized(N_INPUTS), 2**bits, 4096 * 8 // bits
     row_group -= row_group % 8
-    n_groups = -(-N_INPUTS // row_group)
+    n_groups = -(-n_inputs // row_group)
     rows = [rng.integers(0, 256, row_group * bits // 8, dtype=np.uint8) for _ in range(n_groups * N_NEURONS)]
     tables = np.sort(rng.standard_normal((N_NEURONS, n_partitions, 2)), axis=2)
-    sizes = [min(row_group, N_INPUTS - r * row_group) for r in range(n_groups)]
+    sizes = [min(row_group, n_inputs - r * row_group) for r in range(n_groups)]
     codes = np.stack(
         [
             np.concatenate([_core.decode(rows[r * N_NEURONS + j], sizes[r], bits) for r in range(n_groups)])
@@ -48,32 +48,32 @@ def test_code_bounds(benchmark: Any, bits: int, maxima: bool, combine: str) -> N
     total = expected[0]
     for j in range(1, N_NEURONS):
         total = total + expected[j] if combine == "sum" else np.maximum(total, expected[j])
-    lower, upper = np.empty(N_INPUTS), np.empty(N_INPUTS)
-    arguments = (rows, N_NEURONS, row_group, N_INPUTS, bits, tables, terms, starts, combine, lower, upper)
+    lower, upper = np.empty(n_inputs), np.empty(n_inputs)
+    arguments = (rows, N_NEURONS, row_group, n_inputs, bits, tables, terms, starts, combine, lower, upper)
     _core.code_bounds(*arguments, threads=1)
     assert (lower == total[:, 0]).all()
     assert (upper == total[:, 1]).all()
     benchmark.pedantic(_core.code_bounds, arguments, {"threads": 1}, rounds=7)
-    benchmark.extra_info["ns_per_input_and_neuron"] = benchmark.stats["median"] / (N_INPUTS * N_NEURONS) * 1e9
+    note(ns_per_input_and_neuron=lambda s: s / (n_inputs * N_NEURONS) * 1e9)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("term", ["value", "sq_diff"])
-def test_value_bounds(benchmark: Any, dtype: str, term: str) -> None:
+def test_value_bounds(benchmark: Any, note: Any, sized: Any, dtype: str, term: str) -> None:
     rng = np.random.default_rng(3)
-    row_group = 1024
-    n_groups = -(-N_INPUTS // row_group)
+    n_inputs, row_group = sized(N_INPUTS), 1024
+    n_groups = -(-n_inputs // row_group)
     values = rng.standard_normal((n_groups, N_NEURONS, row_group)).astype(dtype)
     columns = [values[r, j] for r in range(n_groups) for j in range(N_NEURONS)]
     targets = rng.standard_normal(N_NEURONS) if term == "sq_diff" else None
-    total = np.zeros(N_INPUTS)
+    total = np.zeros(n_inputs)
     for j in range(N_NEURONS):
-        column = values[:, j].reshape(-1)[:N_INPUTS].astype(np.float64)
+        column = values[:, j].reshape(-1)[:n_inputs].astype(np.float64)
         own = column if targets is None else (column - targets[j]) * (column - targets[j])
         total = own if j == 0 else total + own
-    out = np.empty(N_INPUTS)
-    arguments = (columns, N_NEURONS, row_group, N_INPUTS, dtype, term, "sum", targets, None, None, out, None)
+    out = np.empty(n_inputs)
+    arguments = (columns, N_NEURONS, row_group, n_inputs, dtype, term, "sum", targets, None, None, out, None)
     _core.value_bounds(*arguments, threads=1)
     assert (out == total).all()
     benchmark.pedantic(_core.value_bounds, arguments, {"threads": 1}, rounds=7)
-    benchmark.extra_info["ns_per_input_and_neuron"] = benchmark.stats["median"] / (N_INPUTS * N_NEURONS) * 1e9
+    note(ns_per_input_and_neuron=lambda s: s / (n_inputs * N_NEURONS) * 1e9)

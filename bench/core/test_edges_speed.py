@@ -17,8 +17,8 @@ N_SAMPLE, N_NEURONS, BITS, TOP = 4096, 1024, 6, 40
 
 @pytest.mark.parametrize("kind", ["relu", "normal"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_choose_edges(benchmark: Any, kind: str, dtype: str) -> None:
-    sample = np.random.default_rng(0).standard_normal((N_SAMPLE, N_NEURONS)).astype(dtype)
+def test_choose_edges(benchmark: Any, note: Any, sized: Any, kind: str, dtype: str) -> None:
+    sample = np.random.default_rng(0).standard_normal((N_SAMPLE, sized(N_NEURONS))).astype(dtype)
     if kind == "relu":
         sample = np.maximum(sample, 0)
     edges = _core.choose_edges(sample, BITS, TOP, threads=1)
@@ -26,4 +26,4 @@ def test_choose_edges(benchmark: Any, kind: str, dtype: str) -> None:
     if kind == "relu":
         assert (edges[:, 0] == np.nextafter(np.array(0, dtype), np.array(1, dtype))).all()
     benchmark(_core.choose_edges, sample, BITS, TOP, threads=1)
-    benchmark.extra_info["ns_per_value"] = benchmark.stats["median"] / sample.size * 1e9
+    note(ns_per_value=lambda s: s / sample.size * 1e9)

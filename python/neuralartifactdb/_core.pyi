@@ -72,6 +72,13 @@ class StoredArray:
     def __init__(
         self, descriptor: int, data_at: int, n_bytes: int, block_bytes: int, checksums: npt.NDArray[np.uint32]
     ) -> None: ...
+    def read_many(self, blocks: _Ids, *, threads: int = 0) -> list[bytes]:
+        """Blocks by number, int64 (n,), read and verified.
+
+        Raises:
+            EndOfFileError, ChecksumError, ReadError: The file is truncated, damaged or cannot be read.
+        """
+
     @property
     def bytes_read(self) -> int: ...
 

@@ -16,7 +16,8 @@ def test_least_recently_used_goes_first() -> None:
     cache = BlockCache(3 * (10 + ENTRY_OVERHEAD))
     cache.put([(key, bytes(10)) for key in (1, 2, 3)])
     assert cache.get(1) is not None
-    cache.put([(4, bytes(10))], n_read=10)
+    cache.put([(4, bytes(10))])
+    cache.count_read(10)
     assert [cache.get(key) is not None for key in (1, 2, 3, 4)] == [True, False, True, True]
     assert cache.counters() == (4, 1, 10)
 

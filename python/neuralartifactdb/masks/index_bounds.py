@@ -167,17 +167,20 @@ def count_bounds(
     """
     n = last - first
     shapes = shapes_of(segment, slice(first, last))
-    missing = np.broadcast_to(missing_boxes(boxes), n)
+    missing = missing_boxes(boxes)
 
     def areas() -> Floats:
         return np.broadcast_to(box_areas(boxes, shapes), n)
 
+    def or_null(value: float) -> Floats:
+        return np.broadcast_to(np.where(missing, np.nan, value), n)
+
     rows = EdgeRows(segment.edges if segment.n_edges else NO_EDGES, low, high, meta)
     if rows.nothing or rows.everything:
-        exact = np.where(missing, np.nan, 0.0) if rows.nothing else areas().copy()
+        exact = or_null(0.0).copy() if rows.nothing else areas().copy()
         return exact, exact
     if not segment.n_edges:
-        return np.where(missing, np.nan, 0.0), areas().copy()
+        return or_null(0.0).copy(), areas().copy()
     indexed = segment.indexed()  # before the rows: others may add some meanwhile
     lower, upper = np.empty(n), np.empty(n)
     for begin, end in blocks(first, last):
@@ -195,7 +198,8 @@ def count_bounds(
         absent = ~indexed[first:last]
         lower[absent], upper[absent] = 0.0, areas()[absent]
     if missing.any():
-        lower[missing] = upper[missing] = np.nan
+        null = np.broadcast_to(missing, n)
+        lower[null] = upper[null] = np.nan
     return lower, upper
 
 

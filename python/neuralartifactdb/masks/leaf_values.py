@@ -106,7 +106,7 @@ class LeafValues:
                 areas = self._areas(leaf.region, parts)
                 out[leaf.key] = intervals_of(areas, areas)
                 continue
-            found = [self._leaf_bounds(leaf, *part) for part in parts]
+            found = list(self._leaf_bounds(leaf, parts))
             lower = np.concatenate([part_lower for part_lower, _ in found])
             points = all(part_lower is part_upper for part_lower, part_upper in found)
             out[leaf.key] = intervals_of(lower, lower if points else np.concatenate([upper for _, upper in found]))
@@ -141,18 +141,22 @@ class LeafValues:
         return areas if len(areas) == n else np.full(n, areas[0])
 
     def _leaf_bounds(
-        self, leaf: Count | Area, segment: MaskSegment, first: int, last: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper ends in one segment; the same array twice where they are exact."""
+        self, leaf: Count | Area, parts: Sequence[tuple[MaskSegment, int, int]]
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Lower and upper ends by segment; the same array twice where they are exact."""
         region, meta = leaf.region, self.view.meta
-        if not isinstance(region, OtherMask):
-            assert isinstance(leaf, Count)
-            boxes = regions_of(region, segment, slice(first, last))
-            return count_bounds(segment, first, last, boxes, *leaf.limits(meta.dtype), meta)
-        others = self._others[region.collection]
         if isinstance(leaf, Area):
-            return others.area_bounds(segment, first, last, region)
-        return others.count_bounds(segment, first, last, region, *leaf.limits(meta.dtype))
+            assert isinstance(region, OtherMask)
+            yield from (self._others[region.collection].area_bounds(*part, region) for part in parts)
+            return
+        limits = leaf.limits(meta.dtype)
+        if isinstance(region, OtherMask):
+            yield from (self._others[region.collection].count_bounds(*part, region, *limits) for part in parts)
+            return
+        everywhere = None if isinstance(region, BoxColumn) else regions_of(region, parts[0][0], slice(0, 0))
+        for segment, first, last in parts:
+            boxes = regions_of(region, segment, slice(first, last)) if everywhere is None else everywhere
+            yield count_bounds(segment, first, last, boxes, *limits, meta)
 
     # ---- from the pixels -------------------------------------------------------------------------------------------
 

@@ -67,12 +67,11 @@ def count_stored(
             return view.boxes(region.name)[rows]
         return region.array() if isinstance(region, ConstantBox) else EVERYWHERE
 
-    item = view.meta.stored_dtype.itemsize
     plan = planned(view.meta, leaves, shapes, len(ids), boxes_of)
     widths = np.broadcast_to(shapes[:, 1], len(ids))
-    in_strips = bool(view.meta.grid) and float(((plan.y1 - plan.y0) * item * widths.astype(np.int64)).mean())
-    if not in_strips >= STRIPS_FROM_BYTES:
-        in_strips = False
+    mean_bytes = ((plan.y1 - plan.y0) * widths.astype(np.int64)).mean() * view.meta.stored_dtype.itemsize
+    in_strips = view.meta.grid > 0 and bool(mean_bytes >= STRIPS_FROM_BYTES)
+    if not in_strips:
         plan = planned(view.meta, leaves, shapes, len(ids), boxes_of, {key: held for key, (held, _) in known.items()})
     found = {key: (values, values) for key, values in plan.known.items()}
     for leaf in plan.counted:

@@ -64,20 +64,21 @@ class OpenStrips:
         self._starts = (np.arange(grid + 1) * heights[:, np.newaxis] // grid).astype(np.int32)
         n_rows = np.minimum(self._starts[:, 1:], boxes[:, :, 3:4]) - np.maximum(self._starts[:, :-1], boxes[:, :, 1:2])
         np.multiply(np.maximum(n_rows, 0), boxes[:, :, 2:3] - boxes[:, :, 0:1], out=self.upper)
+        limits = [leaf.limits(view.meta.dtype) for leaf in leaves]
         for begin, end in spans:
-            self._bound(view, view.segments[int(owner[begin])], begin, end, leaves)
+            segment = view.segments[int(owner[begin])]
+            if segment.n_edges:
+                rows = [EdgeRows(segment.edges, *ends, view.meta) for ends in limits]
+                self._bound(segment, begin, end, rows)
 
-    def _bound(self, view: MaskView, segment: MaskSegment, begin: int, end: int, leaves: Sequence[Count]) -> None:
+    def _bound(self, segment: MaskSegment, begin: int, end: int, rows: Sequence[EdgeRows]) -> None:
         """Fill in what a segment's index says of masks [begin, end); one without an index row may have any count."""
-        if not segment.n_edges:
-            return
         indexed = segment.indexed()
         local = self.ids[begin:end] - segment.first
         for block, first, last in _by_block(local):
             block_end = min(block + INDEX_BLOCK, segment.n)
             here = slice(begin + first, begin + last)
-            for i, leaf in enumerate(leaves):
-                rows = EdgeRows(segment.edges, *leaf.limits(view.meta.dtype), view.meta)
+            for i, leaf_rows in enumerate(rows):
                 lower, upper = self.lower[i, here], self.upper[i, here]
                 known = None if indexed is None else indexed[local[first:last]]
                 if known is not None:
@@ -85,7 +86,7 @@ class OpenStrips:
                 _core.strip_bounds(
                     segment.grid,
                     shapes_of(segment, slice(block, block_end)),
-                    *rows.of(segment, block, block_end),
+                    *leaf_rows.of(segment, block, block_end),
                     block_end - block,
                     local[first:last] - block,
                     self._boxes[i, here],

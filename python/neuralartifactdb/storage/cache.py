@@ -69,10 +69,9 @@ class BlockCache:
                 self.entries.move_to_end(key)
             return block
 
-    def put(self, blocks: list[tuple[int, bytes]], n_read: int = 0) -> None:
-        """Keep verified blocks, evicting others as needed, and count `n_read` bytes as read from disk."""
+    def put(self, blocks: list[tuple[int, bytes]]) -> None:
+        """Keep verified blocks, evicting others as needed."""
         with self.mutex.lock:
-            self.bytes_read += n_read
             entries = self.entries
             for key, block in blocks:
                 if key in entries:
@@ -88,7 +87,7 @@ class BlockCache:
                 self.used_bytes -= len(block) + ENTRY_OVERHEAD
 
     def count_read(self, n_bytes: int) -> None:
-        """Count bytes read from disk past the cache."""
+        """Count bytes read from disk."""
         with self.mutex.lock:
             self.bytes_read += n_bytes
 

@@ -1,8 +1,8 @@
 """Reads segments: nothing is handed out whose checksum was not verified on its way into memory.
 
 The one `read(file, offset, length)` of design section 6. A query asks for thousands of blocks of an index, so what is
-cached is answered under one lock and without copying, and neighbours that are missing come with one system call. Pixels
-are read once each: `stored` has the core read them, `read_spans` is for those that must be held.
+cached is answered under one lock and without copying, and the core reads what is missing. Pixels are read once each:
+`stored` has the core read them, `read_spans` is for those that must be held.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class SegmentReader:
         return self.read_many(name, ((offset, length),))[0]
 
     def read_many(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """Many reads of one array, as `read`; missing blocks that are neighbours come with one system call.
+        """Many reads of one array, as `read`; missing blocks come with one call of the core, in several threads.
 
         Args:
             name: The array.
@@ -258,12 +258,11 @@ class SegmentReader:
                     cache.entries.move_to_end(array.base + number)
                     blocks[number] = block
         absent = sorted(wanted.difference(blocks))
-        longest = max(_RUN_BYTES // size, 1)
-        begin = 0
-        for i in range(1, len(absent) + 1):
-            if i == len(absent) or absent[i] != absent[i - 1] + 1 or i - begin == longest:
-                self._fetch(array, absent[begin], absent[i - 1] + 1, blocks)
-                begin = i
+        if absent:
+            with self.stored(array.entry.name) as stored:
+                fresh = stored.read_many(np.array(absent, dtype=np.int64))
+            blocks.update(zip(absent, fresh, strict=True))
+            self._cache.put([(array.base + number, block) for number, block in zip(absent, fresh, strict=True)])
         for i in missing:
             offset, length = ranges[i]
             first, start = divmod(offset, size)
@@ -328,24 +327,6 @@ class SegmentReader:
             f"range {position} of array {array.entry.name!r} must lie in its {array.entry.nbytes} bytes, "
             f"got offset {offset}, length {length}"
         )
-
-    def _fetch(self, array: _OpenArray, first: int, end: int, blocks: dict[int, bytes]) -> None:
-        """Read blocks [first, end) with one call, verify them, and add them to `blocks` and to the cache."""
-        size, entry = array.block_bytes, array.entry
-        at = first * size
-        length = min(end * size, entry.nbytes) - at
-        data = io.read_at(array.path, entry.data_at + at, length)
-        if len(data) < length:
-            self._count(len(data))
-            raise self._short(array, at + len(data))
-        self._check(array, first, data)
-        fresh: list[tuple[int, bytes]] = []
-        for number in range(first, end):
-            block = data if end - first == 1 else data[(number - first) * size : (number - first + 1) * size]
-            blocks[number] = block
-            fresh.append((array.base + number, block))
-        self.bytes_read += length
-        self._cache.put(fresh, length)
 
     def _check(self, array: _OpenArray, first: int, data: bytes | memoryview) -> None:
         """Verify whole blocks from block `first` on, the last one perhaps short."""

@@ -544,7 +544,7 @@ void register_non_finite(py::module_& m) {
       "neuralartifactdb._core.NonFiniteError",
       "A NaN or an infinity among activations, with `row`, `neuron` and `value`.", PyExc_ValueError, nullptr));
   m.attr("NonFiniteError") = type;
-  py::register_exception_translator([](std::exception_ptr pointer) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const activation::NonFiniteError& error) {
@@ -565,7 +565,7 @@ void bind_activation(py::module_& m) {
   m.def("choose_edges", &choose_edges, py::arg("sample"), py::arg("n_bits"), py::arg("top_count"), py::kw_only(),
         py::arg("threads") = 0);
 
-  py::class_<EncoderObject>(m, "SegmentEncoder")
+  py::class_<EncoderObject>(m, "SegmentEncoder", py::module_local())
       .def(py::init(&make_encoder), py::arg("edges"), py::arg("n_inputs"), py::arg("row_group"), py::arg("maxima_cap"),
            py::kw_only(), py::arg("threads") = 0)
       .def("append", &append<EncoderObject>, py::arg("batch"), py::arg("sample"), py::arg("order"))
@@ -573,7 +573,7 @@ void bind_activation(py::module_& m) {
       .def("finish", &finish_encoder)
       .def_property_readonly("n_appended", &n_appended<EncoderObject>);
 
-  py::class_<WriterObject>(m, "ColumnWriter")
+  py::class_<WriterObject>(m, "ColumnWriter", py::module_local())
       .def(py::init(&make_writer), py::arg("n_inputs"), py::arg("row_group"), py::arg("n_neurons"), py::arg("dtype"),
            py::kw_only(), py::arg("threads") = 0)
       .def("append", &append<WriterObject>, py::arg("batch"), py::arg("sample"), py::arg("order"))

@@ -125,7 +125,7 @@ auto property(Getter getter) {
 
 void bind_search(py::module_& m) {
   using Number = std::optional<double>;
-  py::class_<SearchObject>(m, "BoundedSearch")
+  py::class_<SearchObject>(m, "BoundedSearch", py::module_local())
       .def(py::init(&make_search), py::arg("k"), py::kw_only(), py::arg("largest") = true,
            py::arg("floor") = py::none(), py::arg("theta") = 1.0, py::arg("epsilon") = 0.0,
            py::arg("theta_on") = "none")

@@ -69,6 +69,32 @@ std::unique_ptr<StoredArrayObject> make_stored_array(int descriptor, py::ssize_t
                         " blocks, got " + std::to_string(made->checksums.shape(0)));
 }
 
+// Every block in a bytes object of its own.
+py::list read_many(const StoredArrayObject& self, const py::object& blocks_object, int threads) {
+  const auto blocks = require<std::int64_t>(blocks_object, "blocks", 1);
+  const std::size_t n = axis(blocks, 0);
+  const storage::StoredArray& array = self.array;
+  py::list found(n);
+  std::vector<std::uint8_t*> targets(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::int64_t block = blocks.data()[i];
+    if (block < 0 || block >= static_cast<std::int64_t>(array.n_blocks())) {
+      throw py::value_error("`blocks` must lie in [0, " + std::to_string(array.n_blocks()) + "), got " +
+                            std::to_string(block) + " at position " + std::to_string(i));
+    }
+    const auto number = static_cast<std::size_t>(block);
+    const std::size_t size = array.end_of(number) - number * array.block_bytes();
+    PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+    if (bytes == nullptr) throw py::error_already_set();
+    targets[i] = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(bytes));
+    PyList_SET_ITEM(found.ptr(), static_cast<Py_ssize_t>(i), bytes);
+  }
+  const int n_threads = resolve_threads(threads);
+  const py::gil_scoped_release release;
+  storage::read_many(array, blocks.data(), n, targets.data(), n_threads, check_signals());
+  return found;
+}
+
 // A type of exception, made once; outlives the interpreter's modules on purpose: translators are never unregistered.
 py::object make_type(py::module_& m, const char* name, const char* doc) {
   const std::string full = std::string("neuralartifactdb._core.") + name;
@@ -93,7 +119,7 @@ void register_errors(py::module_& m) {
       new py::object(make_type(m, "EndOfFileError", "A file ends after `position` bytes of an array's data."));
   static const auto* checksum = new py::object(
       make_type(m, "ChecksumError", "The bytes of `block` have the CRC-32 `found`, not the one stored."));
-  py::register_exception_translator([](std::exception_ptr pointer) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const storage::ReadError& error) {
@@ -115,9 +141,10 @@ void bind_storage(py::module_& m) {
   register_errors(m);
   m.def("crc32", &crc32, py::arg("data"), py::arg("start") = 0);
   m.def("block_crcs", &block_crcs, py::arg("data"), py::arg("block_bytes"));
-  py::class_<StoredArrayObject>(m, "StoredArray")
+  py::class_<StoredArrayObject>(m, "StoredArray", py::module_local())
       .def(py::init(&make_stored_array), py::arg("descriptor"), py::arg("data_at"), py::arg("n_bytes"),
            py::arg("block_bytes"), py::arg("checksums"))
+      .def("read_many", &read_many, py::arg("blocks"), py::kw_only(), py::arg("threads") = 0)
       .def_property_readonly("bytes_read", [](const StoredArrayObject& self) { return self.array.bytes_read(); });
 }
 

@@ -1,4 +1,5 @@
-// The map of the extension module: registers what bind_<folder>.cpp define, and nothing else.
+// The map of the extension module: registers what bind_<folder>.cpp define, and nothing else. Classes and exception
+// translators are local to the module, so that two builds of it can be loaded in one process.
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>

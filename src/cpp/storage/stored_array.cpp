@@ -15,6 +15,8 @@ namespace nadb::storage {
 
 namespace {
 
+constexpr std::size_t kBytesPerThread = std::size_t{1} << 20;  // fewer are read sooner than a thread is started
+constexpr std::size_t kBlocksPerTask = 8;
 constexpr std::size_t kMostBytes = std::size_t{1} << 30;  // Linux moves at most 2 GiB - 4 KiB in one call
 
 }  // namespace
@@ -70,6 +72,23 @@ void StoredArray::announce(std::size_t first, std::size_t end) const noexcept {
   static_cast<void>(first);
   static_cast<void>(end);
 #endif
+}
+
+void read_many(const StoredArray& array, const std::int64_t* blocks, std::size_t n, std::uint8_t* const* targets,
+               int threads, const Poll& poll) {
+  if (n == 0) return;
+  const auto number = [blocks](std::size_t i) { return static_cast<std::size_t>(blocks[i]); };
+  if (!array.in_memory(number(0))) {
+    for (std::size_t i = 0; i < n; ++i) array.announce(number(i), number(i) + 1);
+  }
+  const std::size_t n_threads = threads_for(n * array.block_bytes(), kBytesPerThread, threads);
+  const std::size_t n_tasks = (n + kBlocksPerTask - 1) / kBlocksPerTask;
+  const auto read = [&](std::size_t task, std::size_t) {
+    for (std::size_t i = task * kBlocksPerTask; i < std::min(n, (task + 1) * kBlocksPerTask); ++i) {
+      array.read_blocks(number(i), number(i) + 1, targets[i]);
+    }
+  };
+  parallel_for(n_tasks, static_cast<int>(std::min(n_threads, n_tasks)), read, poll);
 }
 
 }  // namespace nadb::storage

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "parallel_for.h"
+
 namespace nadb::storage {
 
 // Reading went wrong in the file behind `descriptor`.
@@ -76,5 +78,10 @@ class StoredArray {
   const std::uint32_t* checksums_;
   mutable std::atomic<std::uint64_t> bytes_read_{0};
 };
+
+// Fills targets[i], which has room for it, with block blocks[i], verified, in several threads where that pays. Throws
+// what read_blocks throws.
+void read_many(const StoredArray& array, const std::int64_t* blocks, std::size_t n, std::uint8_t* const* targets,
+               int threads, const Poll& poll);
 
 }  // namespace nadb::storage
