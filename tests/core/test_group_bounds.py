@@ -201,7 +201,7 @@ def test_many_neurons_over_long_row_groups(bits: int, how: str) -> None:
 
 def test_threads_do_not_matter() -> None:
     rng = np.random.default_rng(8)
-    n, g, row_group = 200_000, 3, 4096
+    n, g, row_group = 200_000, 24, 4096  # enough look-ups for two threads
     n_groups = -(-n // row_group)
     rows = [rng.integers(0, 256, row_group * 6 // 8, dtype=np.uint8) for _ in range(n_groups * g)]
     tables = np.sort(rng.standard_normal((g, 64, 2)), axis=2)

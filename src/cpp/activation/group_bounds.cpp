@@ -16,7 +16,7 @@ namespace nadb::activation {
 
 namespace {
 
-constexpr std::size_t kLookupsPerThread = std::size_t{1} << 17;  // fewer are done sooner than a thread is started
+constexpr std::size_t kLookupsPerThread = std::size_t{1} << 21;  // a millisecond; torch's threads may still be spinning
 constexpr std::size_t kChunk = 8192;  // inputs; multiples of 8, so that their codes start on whole bytes
 constexpr std::size_t kBlock = 512;
 constexpr std::size_t kTableBytes = 16384;  // of the neurons that are added together
