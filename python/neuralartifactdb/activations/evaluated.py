@@ -36,17 +36,18 @@ class EvaluatedCache:
 
     def add(self, layer: str, ids: NDArray[np.int64], rows: NDArray[Any]) -> None:
         """Keep the activations of `ids`, (len(ids), M); ids already held are skipped."""
+        if not self.budget_bytes:
+            return
         with self._mutex:
             batches = self._batches.setdefault(layer, [])
+            ids, first = np.unique(ids, return_index=True)
             new = np.ones(len(ids), dtype=bool)
             for held, _ in batches:
-                new &= ~np.isin(ids, held)
-            ids, first = np.unique(ids[new], return_index=True)
-            if ids.size == 0:
+                new &= ~np.isin(ids, held, assume_unique=True)
+            ids, first = ids[new], first[new]
+            if not len(ids) or len(ids) * rows[:1].nbytes > self.budget_bytes:
                 return
-            kept = np.ascontiguousarray(rows[new][first])
-            if kept.nbytes > self.budget_bytes:
-                return
+            kept = np.ascontiguousarray(rows[first])
             batches.append((ids, kept))
             self._n_bytes += kept.nbytes
             self._batches.move_to_end(layer)

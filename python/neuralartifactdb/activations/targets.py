@@ -20,6 +20,9 @@ from neuralartifactdb.host_arrays import host_array, is_tensor
 
 __all__ = ["Key", "Target", "activations_of", "key", "plain_target", "resolve_target"]
 
+#: neurons in which the index is asked first whether it has a target's activations
+_FIRST_LOOK = 4
+
 
 @dataclass(frozen=True)
 class Key:
@@ -130,20 +133,25 @@ def target_columns(
 ) -> NDArray[Any]:
     """Exact activations of the target's inputs, (g, n): from the index where it has them all, else by running them."""
     if index.segments and int(ids.max()) < index.n_indexed:
-        stored = np.empty((len(neurons), len(ids)))
-        settled = True
-        for segment, where in index.by_segment(ids):
-            lower, upper = segment.value_bounds_at(neurons, ids[where])
-            settled = settled and bool((lower == upper).all())
-            stored[:, where] = lower
-            if not settled:
-                break
-        if settled:
+        few = _stored_columns(index, neurons[:_FIRST_LOOK], ids)  # nearly always tells, and costs little
+        stored = few if few is None or len(neurons) <= _FIRST_LOOK else _stored_columns(index, neurons, ids)
+        if stored is not None:
             return stored
     columns = evaluator.columns({index.key: (index, neurons)}, ids)[index.key]
     if not np.isfinite(columns).all():  # nothing can be searched for: say first that this was not indexed
         evaluator.finish()
     return columns
+
+
+def _stored_columns(index: LayerIndex, neurons: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[Any] | None:
+    """Exact activations that the index has, float64 (g, n), or None if it has not all of them."""
+    stored = np.empty((len(neurons), len(ids)))
+    for segment, where in index.by_segment(ids):
+        lower, upper = segment.value_bounds_at(neurons, ids[where])
+        if not np.array_equal(lower, upper):
+            return None
+        stored[:, where] = lower
+    return stored
 
 
 def _vector(array: NDArray[Any], n_neurons: int) -> NDArray[np.float64]:

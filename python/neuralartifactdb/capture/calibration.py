@@ -40,7 +40,7 @@ _MULTIPLES = (16, 32, 64, 128, 256)
 _SAME_PASS = 4.0
 #: about what a query of 20 results needs beyond them
 _LARGEST_UNIT = 16
-_SHARE_OF_EVALUATED = 0.25
+_SHARE_OF_EVALUATED = 0.5
 #: shapes that are timed more than the comparisons of values do, and how often
 _TIMED_AGAIN = 64
 _TIMES_AGAIN = 3
@@ -72,7 +72,7 @@ def wave_unit(seconds_per_input: Mapping[int, float], evaluated: int = 0) -> int
 
     At first the largest one up to 16 that hardly takes longer than the smallest: a small pass mostly waits for its own
     overhead (on a GPU nearly always), so the same seconds evaluate more candidates. Whoever has evaluated many will
-    need more: a shape of up to a quarter of them adds little, and a full batch takes less time for each.
+    need more: a shape of up to half of them adds little, and a full batch takes less time for each.
     """
     unit = least = min(seconds_per_input)
     limit = _SAME_PASS * least * seconds_per_input[least]
