@@ -72,6 +72,9 @@ class StoredArray:
     def __init__(
         self, descriptor: int, data_at: int, n_bytes: int, block_bytes: int, checksums: npt.NDArray[np.uint32]
     ) -> None: ...
+    def in_memory(self, at: int) -> bool:
+        """Whether the block of the byte at a position can be read without waiting for the disk; True if unknown."""
+
     def read_many(self, blocks: _Ids, *, threads: int = 0) -> list[bytes]:
         """Blocks by number, int64 (n,), read and verified.
 

@@ -144,6 +144,14 @@ void bind_storage(py::module_& m) {
   py::class_<StoredArrayObject>(m, "StoredArray", py::module_local())
       .def(py::init(&make_stored_array), py::arg("descriptor"), py::arg("data_at"), py::arg("n_bytes"),
            py::arg("block_bytes"), py::arg("checksums"))
+      .def(
+          "in_memory",
+          [](const StoredArrayObject& self, py::ssize_t at) {
+            const std::size_t n = self.array.n_bytes();
+            const std::size_t offset = require_size("at", at, 0, static_cast<py::ssize_t>(n) - 1);
+            return self.array.in_memory(offset / self.array.block_bytes());
+          },
+          py::arg("at"))
       .def("read_many", &read_many, py::arg("blocks"), py::kw_only(), py::arg("threads") = 0)
       .def_property_readonly("bytes_read", [](const StoredArrayObject& self) { return self.array.bytes_read(); });
 }
