@@ -7,8 +7,10 @@ bytes the sum is least near B = 2 g. Measured in bench/masks/index_choice.py. Im
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -85,7 +87,8 @@ class Deflated(NamedTuple):
 def deflated(sample: Sequence[NDArray[Any]]) -> Deflated:
     """Compress a sample, at level 6; of more than `SAMPLE_MASKS` masks, as many are taken evenly."""
     masks = _spread([mask for mask in sample if mask.size], SAMPLE_MASKS)
-    each = [_deflated(mask, _COMPRESSED_BYTES // len(masks)) for mask in masks]
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="nadb-deflate") as pool:  # zlib lets go of the GIL
+        each = list(pool.map(lambda mask: _deflated(mask, _COMPRESSED_BYTES // len(masks)), masks))
     return Deflated(sum(mask.nbytes for mask in masks), np.array(each, dtype=np.float64))
 
 
