@@ -225,12 +225,13 @@ class Database:
 
     def _inputs_at(self, state: State) -> Inputs:
         refs = tuple(state.inputs["segments"])
-        if self._inputs is None or self._inputs[0] != refs:
+        held = self._inputs  # once: another thread may replace it by that of another version
+        if held is None or held[0] != refs:
             columns: dict[str, NDArray[Any]] = {}
             for ref in refs:
                 columns.update(read_table(self._directory.reader(ref).file("table.parquet")))
-            self._inputs = (refs, Inputs(columns, state.inputs["key"]))
-        return self._inputs[1]
+            held = self._inputs = (refs, Inputs(columns, state.inputs["key"]))
+        return held[1]
 
     def set_render(self, render: Callable[[int], object] | None) -> None:
         """How results show an input: `render(input_id) -> image | text | [(token, value), ...]`.

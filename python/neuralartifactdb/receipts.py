@@ -27,10 +27,10 @@ class Stats:
         candidates: inputs or masks that the query was about, after `where=`.
         settled: of these, how many the bounds alone decided.
         evaluated: how many exact scores were computed, padding of batches included.
-        batches: calls of the model (or rounds of reads).
+        batches: waves of evaluations, each of one or more passes of the model (or rounds of reads).
         unit: the evaluation shape: no correct algorithm with these bounds evaluates fewer than `evaluated` - `unit`,
             ties and the target's own run left aside.
-        bytes_read: from storage, cached reads left out.
+        bytes_read: from storage while the query ran, by all threads that use the database; cached reads left out.
         scanned: True if everything was evaluated in one pass because that was predicted to be cheaper.
         seconds: by stage, such as "bounds", "evaluate", "total".
     """

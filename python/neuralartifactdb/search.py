@@ -170,7 +170,7 @@ def bounded_search(
     allowed = None if limits.max_evaluations is None else max(0, limits.max_evaluations - already_evaluated)
     last_shown = began
     cut = ""
-    waves = _scan(search, candidates) if stats.scanned else _waves(search, candidates, stats)
+    waves = _scan(search, candidates, stats) if stats.scanned else _waves(search, candidates, stats)
     for ids in waves:
         if allowed is not None and stats.evaluated + len(ids) > allowed:
             room = -(-(allowed - stats.evaluated) // candidates.unit) * candidates.unit
@@ -217,8 +217,9 @@ def _waves(search: _core.BoundedSearch, candidates: Candidates, stats: SearchSta
         yield ids
 
 
-def _scan(search: _core.BoundedSearch, candidates: Candidates) -> Iterator[Ids]:
+def _scan(search: _core.BoundedSearch, candidates: Candidates, stats: SearchStats) -> Iterator[Ids]:
     """Whole batches of the build's shape, as one pass would run them, but best first: it still stops when it may."""
+    stats.unit = candidates.max_wave
     while len(ids := search.next_wave(candidates.max_wave, candidates.max_wave)):
         yield ids
 
@@ -232,6 +233,8 @@ def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchS
     scan = False
     if by_scan is not None and by_waves is not None:
         scan = n_open > candidates.max_wave and by_scan < by_waves  # fewer come in waves, no more than needed
+        if scan:
+            waves = -(-n_open // candidates.max_wave)
     settled = stats.candidates - n_open
     seconds = by_scan if scan else by_waves
     return Prediction(stats.candidates, settled, n_open if scan else evaluations, waves, scan, seconds)

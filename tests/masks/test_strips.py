@@ -92,6 +92,28 @@ def test_less_is_read_of_large_masks() -> None:
             assert in_strips < 0.8 * whole
 
 
+def test_a_filter_stops_reading_a_mask_once_its_condition_is_decided() -> None:
+    region = nadb.box(8, 8, 60, 60)
+    with built(SMOOTH) as b:
+        true = sorted(mask_oracle.count(m, (8, 8, 60, 60), low=100) for m in b.pixels)
+        condition = nadb.count(region, low=100) > true[30]
+        step_by_step = rows_read(b, lambda m: m.filter(condition))
+        with mock.patch.object(stored_counts, "_SINGLE_STRIPS", 0):
+            all_open = rows_read(b, lambda m: m.filter(condition))
+        assert step_by_step < 0.9 * all_open
+
+
+def test_scores_and_counts_say_that_the_index_contradicts_the_pixels() -> None:
+    with built(SMOOTH) as b:
+        wrong = mock.patch.object(
+            stored_counts._Pixels, "count", lambda self, at, boxes: np.full(boxes.shape[:2], 10**6, dtype=np.int64)
+        )
+        count = nadb.count(nadb.box(8, 8, 60, 60), low=100)
+        for query in (lambda: b.masks.scores(count, list(range(60))), lambda: b.masks.count_where(count > 500)):
+            with wrong, pytest.raises(FormatError, match="index of 'm' contradicts its pixels"):
+                query()
+
+
 @pytest.mark.parametrize("open_files", [1, 2, 64])
 def test_many_segments(open_files: int) -> None:
     case = Case(shapes=((24, 24),), batches=(3,) * 7, grid=4, strips=True, seed=5)

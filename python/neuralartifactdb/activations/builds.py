@@ -293,8 +293,10 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
             f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and "
             f"{info.dtype} now"
         )
-    if source.n_inputs < n_indexed:
-        differences.append(f"{n_indexed:,} inputs are indexed, there are {source.n_inputs:,} now")
+    n_begun = int(meta.get("n_inputs", n_indexed))  # more than are indexed where a build was interrupted
+    if source.n_inputs < n_begun:
+        what = "are indexed" if n_begun == n_indexed else "were being indexed"
+        differences.append(f"{n_begun:,} inputs {what}, there are {source.n_inputs:,} now")
     if not differences:
         differences += source.differences(layer, meta["fingerprint"])
     if not differences:

@@ -174,6 +174,9 @@ class Layer:
             >>> layer.top_k(layer.score([1, 2], "max") - layer[0], k=2).ids.tolist()
             [40, 39]
         """
+        return self._score(self._view(), neurons, score, weights)
+
+    def _score(self, view: View, neurons: Any, score: str, weights: Any) -> GroupScore:
         flat = flat_neurons(neurons, self.shape, self._key)
         if score not in SCORES:
             raise InvalidValueError(f"score must be one of {', '.join(map(repr, SCORES))}, got {score!r}")
@@ -182,7 +185,6 @@ class Layer:
         checked = checked_weights(weights, len(flat), signed=True)
         extra = ("" if score == "sum" else f", {score!r}") + ("" if weights is None else ", weights=...")
         text = f"{self._source}.score({shown(neurons)}{extra})"
-        view = self._view()
         identity = view.index(self._key).identity
         return GroupScore(self._key, identity, flat, score, weights=checked, text=text, database_token=view.token)
 
@@ -280,7 +282,8 @@ class Layer:
                  3  74  15.875
         """
         options = Options(where, limits, on_progress, explain)
-        leaf = self.score(neurons, score, weights=weights)
+        view = self._view()
+        leaf = self._score(view, neurons, score, weights)
         extra = [f"k={checked_k(k)}"]
         extra += [f"score={score!r}"] if score != "sum" else []
         extra += ["weights=..."] if weights is not None else []
@@ -289,7 +292,7 @@ class Layer:
         text = f"{self._source}.highest({shown(neurons)}, {', '.join(extra)})"
         asked = f"Which {checked_k(k):,} inputs {'most' if largest else 'least'} excite {_in_words(leaf, self._key)}?"
         query = Query(leaf, text, k=checked_k(k), largest=bool(largest), question=asked)
-        return run_query(self._view(), query, options)
+        return run_query(view, query, options)
 
     def nearest(
         self,

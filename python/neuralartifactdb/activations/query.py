@@ -334,5 +334,6 @@ class _BruteForce(BruteForce):
                 index.refuse_changed_model()
                 index.refuse_short_source(ids, index.require_source(len(ids)))
             evaluated = group[0].require_source(len(ids)).evaluate([index.layer for index in group], ids)
-            rows.update({index.key: evaluated[index.layer] for index in group})
+            # a function may fill the same memory again for the next layer
+            rows.update({index.key: evaluated[index.layer].copy() for index in group})
         return rows

@@ -6,7 +6,6 @@ design section 4, step 3 of "Build".
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,13 @@ from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, i
 from neuralartifactdb.activations.group_tables import GroupTables, NeuronGroup
 from neuralartifactdb.activations.scores import GroupScore
 from neuralartifactdb.expressions.intervals import Intervals
+from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.storage.reader import SegmentReader
 
 __all__ = ["ActivationSegment"]
 
 #: of the group of neurons that a segment remembers
-_REMEMBERED_BYTES = 1 << 20
+_REMEMBERED_BYTES = 64 << 10
 
 
 class ActivationSegment:
@@ -57,7 +57,7 @@ class ActivationSegment:
         """Whether the segment keeps nothing, so that its inputs are unsettled."""
         return not self.keeps_values and self.bits == 0
 
-    @cached_property
+    @lazy_property
     def n_groups(self) -> int:
         """Number of row groups."""
         return -(-self.n // self.row_group) if self.row_group else 0
@@ -247,7 +247,7 @@ class ActivationSegment:
                 out[where, j] = widen(np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype])[positions], self.dtype)
         return out
 
-    @cached_property
+    @lazy_property
     def partition_counts(self) -> NDArray[np.int64]:
         """Inputs per neuron and partition, int64 (M, P); reads every code once."""
         counts = np.zeros((self.n_neurons, 1 << self.bits), dtype=np.int64)

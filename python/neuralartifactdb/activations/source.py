@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
+from neuralartifactdb.capture.row_count import RowCount
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
 
 __all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "sampled_ids"]
@@ -144,7 +145,12 @@ class _HostSource:
         self.n_inputs = n_inputs
         self.build_batch = batch_size
         self.seconds_per_input: dict[int, float] = {}
-        self.rows_run = 0
+        self._rows = RowCount()
+
+    @property
+    def rows_run(self) -> int:
+        """Rows that this thread asked for so far."""
+        return self._rows.n
 
     def unit_after(self, evaluated: int) -> int:
         """Always `unit`."""
@@ -156,7 +162,7 @@ class _HostSource:
     def evaluate(self, layers: Sequence[str], ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Exact activations of `ids`, (len(ids), M) in compute dtype."""
         values = self.rows(ids)
-        self.rows_run += len(ids)
+        self._rows.n += len(ids)
         return {self.layer: values}
 
     def capture(
@@ -261,7 +267,8 @@ class ArraySource(_HostSource):
         """What is not as in a stored fingerprint."""
         found = super().differences(layer, stored)
         n = int(stored["inputs"]["n"])
-        if not found and stored["whole"] is not None and n <= self.n_inputs and self._whole(n) != stored["whole"]:
+        whole = stored.get("whole")
+        if not found and whole is not None and n <= self.n_inputs and self._whole(n) != whole:
             return [f"the first {n:,} rows of the array have other values than when they were indexed"]
         return found
 

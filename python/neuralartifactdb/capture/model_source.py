@@ -134,8 +134,8 @@ class ModelSource:
 
     @property
     def rows_run(self) -> int:
-        """Rows that went through the model so far, padding included."""
-        return self._runner.rows_run
+        """Rows that this thread sent through the model so far, padding included."""
+        return self._runner.rows.n
 
     @property
     def query_batches(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from neuralartifactdb.capture.layers import Target, by_layer
 from neuralartifactdb.capture.model_state import model_device, quiet
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.reduction import choose_tensor, compute_torch_dtype, make_reduction, storage_name, widen
+from neuralartifactdb.capture.row_count import RowCount
 from neuralartifactdb.errors import DtypeError, Error, InvalidValueError
 
 __all__ = ["Runner", "SeenOutput", "padded_ids"]
@@ -45,7 +46,7 @@ class Runner:
     """Forward passes of one model over one dataset, for a fixed set of targets.
 
     Attributes:
-        rows_run: rows that went through the model, padding included.
+        rows: how many this thread sent through the model, padding included.
         firings: which firing counts, for targets whose module runs several times in a pass.
         length_rule, length_multiple: padded lengths are rounded up to this multiple; see `LengthRule`.
     """
@@ -55,7 +56,7 @@ class Runner:
         self.reader = reader
         self.targets = {target.name: target for target in targets}
         self.device = model_device(model, capture.device)
-        self.rows_run = 0
+        self.rows = RowCount()
         self.firings: dict[str, int] = {}
         self.length_rule: LengthRule | None = None
         self.length_multiple = 1
@@ -240,7 +241,7 @@ class Runner:
             raise
         if passing.missing:
             raise never_ran(passing.missing, targets, f" over inputs {_some(ids)}")
-        self.rows_run += len(ids)
+        self.rows.n += len(ids)
 
     def count_firings(self, ids: Sequence[int]) -> dict[str, int]:
         """How often each target's module runs in one whole pass over `ids`.
@@ -265,7 +266,7 @@ class Runner:
                 ) from error
             finally:
                 written = _put_back(buffers, versions)
-            self.rows_run += len(ids)
+            self.rows.n += len(ids)
         if written:
             raise InvalidValueError(
                 f"the model writes into its buffer {written[0]!r} when it runs in evaluation mode, so its values "
@@ -290,7 +291,7 @@ class Runner:
             targets = list(self.targets.values())
             passing = ForwardPass(targets, receive, firings=self.firings, stops_early=False)
             passing.run(self._forward(batch))
-            self.rows_run += len(ids)
+            self.rows.n += len(ids)
         if passing.missing:
             raise never_ran(passing.missing, targets, f" over inputs {_some(ids)}")
         return seen

@@ -6,7 +6,6 @@ One expression over counts, areas and columns; filters and top-k share it (desig
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from neuralartifactdb.expressions.evaluate import Value, evaluate
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Column, Expression, Leaf, leaves
 from neuralartifactdb.inputs import column_value
+from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount
 from neuralartifactdb.masks.batch import INDEX_BLOCK
 from neuralartifactdb.masks.costs import ReadCosts
@@ -81,7 +81,7 @@ class MaskCandidates:
         mean_bytes = sum(segment.pixel_nbytes for segment in view.segments) // max(len(view.stored_ids), 1)
         self.max_wave = min(_WAVE_MASKS, max(16, _WAVE_BYTES // max(mean_bytes, 1)))
 
-    @cached_property
+    @lazy_property
     def _costs(self) -> ReadCosts:
         return ReadCosts(self.values.bytes_to_read(self.ids))
 

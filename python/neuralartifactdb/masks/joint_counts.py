@@ -35,8 +35,8 @@ __all__ = ["JointCounts"]
 
 Ids = NDArray[np.int64]
 
-#: groups whose cells are accumulated at once: about 25 MB with 8 x 8 cells
-_GROUPS_AT_ONCE: Final = 1 << 14
+#: cells of all groups that are accumulated at once, in a dozen arrays of 4 and 8 bytes each: some 20 MB
+_CELLS_AT_ONCE: Final = 1 << 18
 #: masks whose cells are looked at together
 _MASKS_AT_ONCE: Final = 2_048
 
@@ -105,8 +105,9 @@ class JointCounts:
         ratio = np.ones(n)
         grid = next((segment.grid for segment in self._view.segments if segment.n_edges), 0)
         if grid:
-            for first in range(0, n, _GROUPS_AT_ONCE):
-                last = min(n, first + _GROUPS_AT_ONCE)
+            step = max(1, _CELLS_AT_ONCE // (grid * grid))
+            for first in range(0, n, step):
+                last = min(n, first + step)
                 both, some, ratio[first:last] = self._from_cells(part, grid, first, last)
                 for kind, (lower, upper) in (("intersection", both), ("union", some)):
                     ends[kind][0][first:last], ends[kind][1][first:last] = lower, upper

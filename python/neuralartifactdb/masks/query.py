@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -109,12 +111,13 @@ def mask_scores(database: MaskDatabaseView, name: str, expression: Any, ids: Any
     warn_of_thresholds(database, view, expression)
     candidates = _candidates(database, view, expression, distinct)
     out = np.empty(len(distinct))
-    for some, intervals in candidates.blocks(lambda: None):
-        at = np.searchsorted(distinct, some)
-        out[at] = intervals.lower
-        unsettled = ~intervals.is_exact
-        for part in _parts(some[unsettled], candidates.max_wave):
-            out[np.searchsorted(distinct, part)] = candidates.refine(part).lower
+    with _damage_explained(database, name):
+        for some, intervals in candidates.blocks(lambda: None):
+            at = np.searchsorted(distinct, some)
+            out[at] = intervals.lower
+            unsettled = ~intervals.is_exact
+            for part in _parts(some[unsettled], candidates.max_wave):
+                out[np.searchsorted(distinct, part)] = candidates.refine(part).lower
     _relieve(database)
     return out[which]
 
@@ -133,12 +136,13 @@ def count_masks(database: MaskDatabaseView, name: str, condition: Any, where: An
     warn_of_thresholds(database, view, condition)
     candidates = _candidates(database, view, condition, admitted(database, view, where))
     total = 0
-    for some, truth in candidates.blocks(lambda: None):
-        settled = truth.is_exact
-        total += int((truth.lower[settled] == 1.0).sum())
-        unsettled = some[~settled & (truth.upper == 1.0)]
-        for part in _parts(unsettled, candidates.max_wave):
-            total += int((candidates.refine(part).lower == 1.0).sum())
+    with _damage_explained(database, name):
+        for some, truth in candidates.blocks(lambda: None):
+            settled = truth.is_exact
+            total += int((truth.lower[settled] == 1.0).sum())
+            unsettled = some[~settled & (truth.upper == 1.0)]
+            for part in _parts(unsettled, candidates.max_wave):
+                total += int((candidates.refine(part).lower == 1.0).sum())
     _relieve(database)
     return total
 
@@ -188,7 +192,7 @@ def searched(
     Raises:
         FormatError: pixels contradict the index.
     """
-    try:
+    with _damage_explained(database, name):
         found = bounded_search(
             candidates,
             k=query.k,
@@ -198,13 +202,20 @@ def searched(
             on_progress=options.on_progress,
             predict_only=options.explain,
         )
+    if isinstance(found, Outcome):
+        _relieve(database)
+    return found
+
+
+@contextlib.contextmanager
+def _damage_explained(database: MaskDatabaseView, name: str) -> Iterator[None]:
+    """FormatError where exact values contradict the index."""
+    try:
+        yield
     except BoundsViolated as error:
         raise FormatError(
             f"the index of {name!r} contradicts its pixels ({error}); run `nadb verify` on {database.path}"
         ) from error
-    if isinstance(found, Outcome):
-        _relieve(database)
-    return found
 
 
 def _candidates(
@@ -282,7 +293,10 @@ def _require_condition(condition: Any) -> None:
 
 
 def _checked_ids(ids: Any, view: MaskView) -> Ids:
-    array = np.atleast_1d(np.asarray(ids))
+    try:
+        array = np.atleast_1d(np.asarray(ids))
+    except ValueError as error:
+        raise DtypeError(f"ids must be an int or a list of ints, got {shown(ids)}") from error
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise DtypeError(f"ids must be an int or a list of ints, got {shown(ids)}")
     wanted = array.astype(np.int64)

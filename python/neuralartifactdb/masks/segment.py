@@ -8,13 +8,13 @@ and the index of design section 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import FormatError, IdError, InvalidValueError
+from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.batch import INDEX_BLOCK, MISSING_BOX, STORED_DTYPES
 from neuralartifactdb.masks.filled_index import FilledIndex
 from neuralartifactdb.masks.writer import TABLE
@@ -77,7 +77,7 @@ class MaskSegment:
         """One past the last mask id."""
         return self.first + self.n
 
-    @cached_property
+    @lazy_property
     def edges(self) -> NDArray[np.float64]:
         """Edges of the index, ascending, float64 (B,); empty without one."""
         if self._filled is not None:
@@ -89,7 +89,7 @@ class MaskSegment:
             raise FormatError(f"segment {self.reader.ref.id}: got {edges.shape} edges, expected ({self.n_edges},)")
         return edges
 
-    @cached_property
+    @lazy_property
     def shapes(self) -> NDArray[np.int32]:
         """Height and width of each mask, int32 (n, 2), C-contiguous."""
         if self.uniform_shape is not None:
@@ -102,7 +102,7 @@ class MaskSegment:
         self._check_size(int(shapes.astype(np.int64).prod(axis=1).sum()))
         return shapes
 
-    @cached_property
+    @lazy_property
     def input_ids(self) -> NDArray[np.int64]:
         """Input of each mask, int64 (n,)."""
         return self._column("input_id", (self.n,)).astype(np.int64, copy=False)
@@ -120,7 +120,7 @@ class MaskSegment:
             self._boxes[name] = found
         return found
 
-    @cached_property
+    @lazy_property
     def _table(self) -> dict[str, NDArray[Any]]:
         columns = read_table(self.reader.file(TABLE)) if TABLE in self.reader.arrays else {}
         lengths = {name: len(values) for name, values in columns.items()}
@@ -199,13 +199,13 @@ class MaskSegment:
 
     # ---- pixels ----------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @lazy_property
     def offsets(self) -> NDArray[np.int64]:
         """Where each mask's pixels begin in `pixels`, in bytes, int64 (n,)."""
         sizes = self.shapes.astype(np.int64).prod(axis=1) * self._item
         return np.asarray(np.cumsum(sizes) - sizes)
 
-    @cached_property
+    @lazy_property
     def _geometry(self) -> tuple[list[int], list[int], list[int]]:
         """Per mask: offset in bytes, height, bytes of a row."""
         shapes = self.shapes.astype(np.int64)

@@ -7,13 +7,13 @@ queries learn about them (open files, filled-in index rows) lasts. Implements co
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import FormatError, IdError, UnknownNameError
+from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.batch import MISSING_BOX, RESERVED_COLUMNS, CollectionMeta
 from neuralartifactdb.masks.columns import joined
 from neuralartifactdb.masks.segment import MaskSegment
@@ -75,24 +75,24 @@ class MaskView:
         self.n_masks = max(self.n_masks, self.meta.next_id)
         self._load_filled_index()
 
-    @cached_property
+    @lazy_property
     def firsts(self) -> NDArray[np.int64]:
         """First mask id of each segment, int64 (n_segments,)."""
         return np.array([segment.first for segment in self.segments], dtype=np.int64)
 
-    @cached_property
+    @lazy_property
     def deleted(self) -> NDArray[np.int64]:
         """Ids of deleted masks, ascending and distinct, int64."""
         parts = [self._reader_of(ref).array("ids").astype(np.int64) for ref in self._entry.deleted]
         return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
 
-    @cached_property
+    @lazy_property
     def stored_ids(self) -> NDArray[np.int64]:
         """Ids of the masks in segments, deleted ones included, ascending, int64."""
         parts = [np.arange(segment.first, segment.last, dtype=np.int64) for segment in self.segments]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
-    @cached_property
+    @lazy_property
     def live_ids(self) -> NDArray[np.int64]:
         """Ids of the masks that are there, ascending, int64: what queries are about."""
         stored = self.stored_ids
@@ -101,7 +101,7 @@ class MaskView:
     def __len__(self) -> int:
         return len(self.live_ids)
 
-    @cached_property
+    @lazy_property
     def index_nbytes(self) -> int:
         """Bytes on disk of index rows, edges and their checksums."""
         readers = [segment.reader for segment in self.segments]
@@ -111,7 +111,7 @@ class MaskView:
         ]
         return sum(entry.data_at + entry.nbytes + 4 * entry.n_checksums for entry in entries)
 
-    @cached_property
+    @lazy_property
     def pixel_nbytes(self) -> int:
         """Bytes of all pixels."""
         return sum(segment.pixel_nbytes for segment in self.segments)
@@ -133,12 +133,12 @@ class MaskView:
         lazy = ", filled in by queries" if meta.is_lazy else ""
         return f"index {format_bytes(self.index_nbytes)}{shares}, {cells}{lazy}"
 
-    @cached_property
+    @lazy_property
     def box_names(self) -> list[str]:
         """Names of boxes that some mask has, in order of appearance."""
         return list(dict.fromkeys(name for segment in self.segments for name in segment.box_names))
 
-    @cached_property
+    @lazy_property
     def attribute_names(self) -> list[str]:
         """Names of attributes that some mask has, in order of appearance."""
         return list(dict.fromkeys(name for segment in self.segments for name in segment.column_names))
@@ -150,22 +150,22 @@ class MaskView:
 
     # ---- over all masks in segments; row i belongs to stored_ids[i] ------------------------------------------------
 
-    @cached_property
+    @lazy_property
     def input_ids(self) -> NDArray[np.int64]:
         """Input of each mask in segments, int64 (len(stored_ids),)."""
         return np.concatenate([np.empty(0, np.int64), *(segment.input_ids for segment in self.segments)])
 
-    @cached_property
+    @lazy_property
     def shapes(self) -> NDArray[np.int32]:
         """Height and width of each mask in segments, int32 (len(stored_ids), 2)."""
         return np.concatenate([np.empty((0, 2), np.int32), *(segment.shapes for segment in self.segments)])
 
-    @cached_property
+    @lazy_property
     def offsets(self) -> NDArray[np.int64]:
         """Where each mask's pixels begin in its segment, in bytes, int64 (len(stored_ids),)."""
         return np.concatenate([np.empty(0, np.int64), *(segment.offsets for segment in self.segments)])
 
-    @cached_property
+    @lazy_property
     def uniform_shape(self) -> tuple[int, int] | None:
         """(H, W) if all masks in segments have it, else None."""
         shapes = {segment.uniform_shape for segment in self.segments}
@@ -212,11 +212,11 @@ class MaskView:
             self._columns[name] = found
         return found
 
-    @cached_property
+    @lazy_property
     def _boxes(self) -> dict[str, NDArray[np.int32]]:
         return {}
 
-    @cached_property
+    @lazy_property
     def _columns(self) -> dict[str, NDArray[Any]]:
         return {}
 

@@ -130,6 +130,10 @@ class DatabaseDirectory:
             raise DtypeError(f"path must be a str or a path object, got {type(path).__name__}")
         if not found or "\0" in found:
             raise InvalidValueError(f"path must name a directory, got {found!r}")
+        if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float):
+            raise DtypeError(f"lock_timeout_s must be a number of seconds, got {lock_timeout_s!r}")
+        if not lock_timeout_s >= 0:
+            raise InvalidValueError(f"lock_timeout_s must be at least 0 seconds, got {lock_timeout_s!r}")
         self.path = os.path.abspath(found)
         self.mode = mode
         self.lock_timeout_s = lock_timeout_s
