@@ -4,12 +4,18 @@ one weight only; and that nothing unchecked is remembered (docs/ARCHITECTURE.md,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import neuralartifactdb as nadb
+from neuralartifactdb.activations.candidates import InputCandidates
+from neuralartifactdb.activations.evaluation import Evaluator
 
 torch = pytest.importorskip("torch")
 
@@ -139,3 +145,60 @@ def test_a_plan_says_what_it_does_not_know(tmp_path: Path) -> None:
         assert plan.expected_evaluations > 0
         assert plan.expected_seconds is None
         assert "time        not known" in repr(plan)
+
+
+def test_verify_of_functions_that_share_their_memory(tmp_path: Path) -> None:
+    rows = np.random.default_rng(5).normal(size=(3_000, 8)).astype(np.float32)
+    held = np.empty_like(rows)
+
+    def times(factor: float) -> Callable[[Any], Any]:
+        def evaluate(ids: Any) -> Any:
+            held[: len(ids)] = factor * rows[ids]
+            return held[: len(ids)]
+
+        return evaluate
+
+    with nadb.open(tmp_path / "run.nadb") as db:
+        first, second = (
+            db.index_function(f"f{i}", times(i), 3_000, 8, fingerprint=str(i), storage=0.2) for i in (1.0, 2.0)
+        )
+        assert db.top_k(first[0] + second[1], 5).verify()
+
+
+def test_threads_count_their_own_inputs(tmp_path: Path) -> None:
+    rows = np.random.default_rng(6).normal(size=(3_000, 16)).astype(np.float32)
+    with nadb.open(tmp_path / "run.nadb", evaluated_bytes=0) as db:
+        layer = db.index_function("f", lambda ids: rows[ids], 3_000, 16, fingerprint="1", storage=0.1)
+        alone = [layer.nearest(i, [1, 2, 3]).stats.inputs_inferred for i in range(16)]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda i: layer.nearest(i, [1, 2, 3]).stats.inputs_inferred, range(16)))
+        assert together == alone
+        assert sum(alone) > 0
+
+
+def test_a_scan_says_in_what_shape(tmp_path: Path) -> None:
+    inputs = torch.from_numpy(np.random.default_rng(7).normal(size=(2_000, 16)).astype(np.float32))
+    with nadb.open(tmp_path / "run.nadb", evaluated_bytes=0) as db:
+        (layer,) = db.index_activations(_network(), inputs, ["3"], storage=0.2)
+        source = layer._index.source
+        candidates = InputCandidates(
+            layer.score([1]), {layer._key: layer._index}, lambda name: pytest.fail(name), 2_000, None, Evaluator()
+        )
+        for n in (0, 100, 1_000):
+            assert candidates.unit_after(n) == source.unit_after(n)
+        assert source.unit_after(10**6) >= source.unit_after(0) == source.unit
+        with mock.patch.object(InputCandidates, "seconds", lambda self, n, *, sequential: 0.0 if sequential else 1.0):
+            plan = layer.highest(None, k=1_999, explain=True)
+            result = layer.highest(None, k=1_999)
+        assert plan.scan == result.stats.scanned is True
+        assert result.stats.unit == candidates.max_wave
+        assert plan.expected_batches == -(-plan.expected_evaluations // candidates.max_wave)
+        assert result.verify()
+
+
+def test_an_array_on_the_key_of_a_function_is_refused(tmp_path: Path) -> None:
+    rows = np.random.default_rng(8).normal(size=(1_000, 8)).astype(np.float32)
+    with nadb.open(tmp_path / "run.nadb") as db:
+        db.index_function("f", lambda ids: rows[ids], 1_000, 8, fingerprint="1", storage=0.2)
+        with pytest.raises(nadb.StaleIndexError, match="was indexed as a function, got an array"):
+            db.attach_array("f", rows)

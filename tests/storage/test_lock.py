@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from neuralartifactdb.errors import DatabaseBusyError
+from neuralartifactdb.errors import DatabaseBusyError, DtypeError, InvalidValueError
+from neuralartifactdb.storage.directory import DatabaseDirectory
 from neuralartifactdb.storage.lock import WriterLock
 
 HOLD = """
@@ -153,3 +155,12 @@ def test_a_child_that_outlives_its_parent_keeps_nothing(tmp_path: Path) -> None:
         os.kill(worker, signal.SIGKILL)
         os.close(read)
         os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [("x", DtypeError), (None, DtypeError), (-5, InvalidValueError), (float("nan"), InvalidValueError)],
+)
+def test_a_time_to_wait_that_is_none(tmp_path: Path, given: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="lock_timeout_s must be"):
+        DatabaseDirectory(tmp_path, lock_timeout_s=given)

@@ -278,6 +278,9 @@ def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_index
         )
 
 
+_KINDS = {"array": "an array", "function": "a function", "model": "a layer of a model"}
+
+
 def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any], n_indexed: int) -> None:
     """Compare a source with what was indexed: description, sampled inputs, probe activations.
 
@@ -288,6 +291,11 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
     """
     info = source.layers[layer]
     differences = []
+    if meta.get("kind", source.kind) != source.kind:
+        raise StaleIndexError(
+            f"{key} was indexed as {_KINDS[meta['kind']]}, got {_KINDS[source.kind]}; attach what was indexed, or "
+            "index this under another key"
+        )
     if list(info.shape) != list(meta["shape"]) or info.dtype != meta["dtype"]:
         differences.append(
             f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and "

@@ -66,7 +66,7 @@ class Source(Protocol):
 
     @property
     def query_batches(self) -> tuple[int, ...]:
-        """Batch shapes that give the build's bits, ascending; the first is the evaluation shape of queries."""
+        """Batch shapes that give the build's bits, ascending."""
         ...
 
     @property

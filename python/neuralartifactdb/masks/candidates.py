@@ -22,6 +22,7 @@ from neuralartifactdb.masks.batch import INDEX_BLOCK
 from neuralartifactdb.masks.costs import ReadCosts
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.leaf_values import LeafValues
+from neuralartifactdb.masks.regions import OtherMask
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -35,6 +36,8 @@ Cut: TypeAlias = "tuple[MaskSegment, int, int, Ids]"
 
 #: masks whose intervals are computed at once: a few arrays of this length per leaf
 _STEP_MASKS: Final = 32 * INDEX_BLOCK
+#: cells of the masks whose intervals are computed at once where a region is another mask: cell by cell
+_STEP_CELLS: Final = 1 << 20
 #: pixels of the masks of one wave, read in some 50 ms from memory, and masks of one at most
 _WAVE_BYTES: Final = 2 << 30
 _WAVE_MASKS: Final = 16_384
@@ -77,6 +80,8 @@ class MaskCandidates:
         }
         self._also_ids: list[Ids] = []
         self._also_scores: list[NDArray[np.float64]] = []
+        by_cell = any(isinstance(getattr(leaf, "region", None), OtherMask) for leaf in found)
+        self._step = max(1, min(_STEP_MASKS, _STEP_CELLS // max(view.meta.grid**2, 1))) if by_cell else _STEP_MASKS
         self.unit = 1
         mean_bytes = sum(segment.pixel_nbytes for segment in view.segments) // max(len(view.stored_ids), 1)
         self.max_wave = min(_WAVE_MASKS, max(16, _WAVE_BYTES // max(mean_bytes, 1)))
@@ -113,7 +118,7 @@ class MaskCandidates:
             yield ids, result
 
     def refine(self, ids: Ids) -> Intervals:
-        """Exact values; of a condition no more pixels are read than decide it."""
+        """Exact values; of a condition, where masks are large, few more pixels are read than decide it."""
 
         def is_open(at: NDArray[np.int64], values: Mapping[Hashable, Intervals]) -> NDArray[np.bool_]:
             return ~evaluate(self._expression, {**values, **self._columns_at(ids[at])}, n=len(at)).is_exact
@@ -161,7 +166,7 @@ class MaskCandidates:
         n = 0
         for cut in self._cuts():
             size = cut[2] - cut[1]
-            if cuts and n + size > _STEP_MASKS:
+            if cuts and n + size > self._step:
                 yield cuts
                 cuts, n = [], 0
             cuts.append(cut)
@@ -176,7 +181,7 @@ class MaskCandidates:
             while begin < end:
                 first = int(self.ids[begin]) - segment.first
                 # up to the step, but not over a gap of a whole block
-                stop = int(np.searchsorted(self.ids[begin:end], segment.first + first + _STEP_MASKS)) + begin
+                stop = int(np.searchsorted(self.ids[begin:end], segment.first + first + self._step)) + begin
                 gaps = np.flatnonzero(np.diff(self.ids[begin:stop]) > INDEX_BLOCK)
                 if len(gaps):
                     stop = begin + int(gaps[0]) + 1

@@ -1,6 +1,6 @@
 """Values of counts and areas for masks: certain intervals from the index, exact ones from the pixels.
 
-What queries over masks and over groups of masks share: every mask is read at most once for all leaves, and only the
+What queries over masks and over groups of masks share: a read of a mask serves all leaves, and takes only the
 rows that they need (design section 5, "Bounds" and "Verify").
 """
 
@@ -163,7 +163,7 @@ class LeafValues:
     def exact(self, ids: Ids, known: Known | None = None, is_open: IsOpen | None = None) -> dict[Hashable, Intervals]:
         """Exact values of masks as points, in the order given, by `leaf.key`; NULL where a region is missing.
 
-        Every mask is read at most once, whatever the number of leaves; requests are shared out to threads.
+        A read of a mask serves all leaves; requests are shared out to threads.
 
         Args:
             ids: int64 (n,), distinct.

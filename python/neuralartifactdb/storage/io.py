@@ -1,4 +1,4 @@
-"""Every call that the package makes to the file system, and nothing else.
+"""Every call that the package makes to the file system, and nothing else; the core reads through descriptors from here.
 
 One module, so that a test can put a fault before any call (full disk, broken disk, power cut, half a write), so that an
 object store can be added in one place, and so that "all bytes come through one read" holds (design section 6). Reads

@@ -32,7 +32,7 @@ from neuralartifactdb.storage.sealed import read_sealed
 
 __all__ = ["SegmentReader"]
 
-_RUN_BYTES = 16 << 20  # longest single read into the cache
+_RUN_BYTES = 16 << 20  # longest single read
 _STREAM_BYTES = 1 << 20  # step of a read of everything: the checksums then find the bytes in the processor's cache
 
 
