@@ -202,3 +202,5 @@ def test_an_array_on_the_key_of_a_function_is_refused(tmp_path: Path) -> None:
         db.index_function("f", lambda ids: rows[ids], 1_000, 8, fingerprint="1", storage=0.2)
         with pytest.raises(nadb.StaleIndexError, match="was indexed as a function, got an array"):
             db.attach_array("f", rows)
+        with pytest.raises(ValueError, match=r"was indexed as a function, got an array.*overwrite=True"):
+            db.index_arrays("f", rows, storage=0.2)

@@ -267,8 +267,7 @@ class ArraySource(_HostSource):
         """What is not as in a stored fingerprint."""
         found = super().differences(layer, stored)
         n = int(stored["inputs"]["n"])
-        whole = stored.get("whole")
-        if not found and whole is not None and n <= self.n_inputs and self._whole(n) != whole:
+        if not found and stored["whole"] is not None and n <= self.n_inputs and self._whole(n) != stored["whole"]:
             return [f"the first {n:,} rows of the array have other values than when they were indexed"]
         return found
 

@@ -38,7 +38,7 @@ Cut: TypeAlias = "tuple[MaskSegment, int, int, Ids]"
 _STEP_MASKS: Final = 32 * INDEX_BLOCK
 #: cells of the masks whose intervals are computed at once where a region is another mask: cell by cell
 _STEP_CELLS: Final = 1 << 20
-#: pixels of the masks of one wave, read in some 50 ms from memory, and masks of one at most
+#: pixels of the masks of one wave, of which a third or less is read, and masks of one at most
 _WAVE_BYTES: Final = 2 << 30
 _WAVE_MASKS: Final = 16_384
 

@@ -172,15 +172,15 @@ def count_bounds(
     def areas() -> Floats:
         return np.broadcast_to(box_areas(boxes, shapes), n)
 
-    def or_null(value: float) -> Floats:
-        return np.broadcast_to(np.where(missing, np.nan, value), n)
+    def zeros() -> Floats:
+        return np.broadcast_to(np.where(missing, np.nan, 0.0), n)
 
     rows = EdgeRows(segment.edges if segment.n_edges else NO_EDGES, low, high, meta)
     if rows.nothing or rows.everything:
-        exact = or_null(0.0).copy() if rows.nothing else areas().copy()
+        exact = zeros().copy() if rows.nothing else areas().copy()
         return exact, exact
     if not segment.n_edges:
-        return or_null(0.0).copy(), areas().copy()
+        return zeros().copy(), areas().copy()
     indexed = segment.indexed()  # before the rows: others may add some meanwhile
     lower, upper = np.empty(n), np.empty(n)
     for begin, end in blocks(first, last):
