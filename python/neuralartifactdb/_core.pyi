@@ -5,6 +5,7 @@ else is a TypeError (type, dtype) or a ValueError (shape, layout, value). Nothin
 float32 or float64. `threads=0` means NADB_THREADS, else every hardware thread. Long calls release the GIL.
 """
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ _Ints: TypeAlias = npt.NDArray[np.int32]
 _Codes: TypeAlias = npt.NDArray[np.uint16]
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 _Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]  # anything contiguous that is bytes-like
-_Rows: TypeAlias = list[Any] | tuple[Any, ...]  # of bytes-like objects
+_Rows: TypeAlias = "Spans | list[Any] | tuple[Any, ...]"  # of bytes-like objects
 _IndexRow: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8] | None
 
 class EndOfFileError(ValueError):
@@ -75,13 +76,67 @@ class StoredArray:
     def in_memory(self, at: int) -> bool:
         """Whether the block of the byte at a position can be read without waiting for the disk; True if unknown."""
 
-    def read_many(self, blocks: _Ids, *, threads: int = 0) -> list[bytes]:
-        """Blocks by number, int64 (n,), read and verified.
+    @property
+    def bytes_read(self) -> int: ...
+
+class Spans:
+    """Ranges of a stored array, in the order asked for; usable once `complete`, or after `BlockCache.fill`.
+
+    Functions that take rows take it as it is. An item is uint8 (length,), read-only, and keeps the ranges alive.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> _Bytes: ...
+    def __iter__(self) -> Iterator[_Bytes]: ...
+    def join(self) -> _Bytes:
+        """The ranges end to end, a copy."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block was in memory."""
+
+class BlockCache:
+    """Verified blocks in memory, least recently used first out, under a budget in bytes. Safe in threads and forks.
+
+    Args:
+        budget_bytes: Memory to use at most, bookkeeping included; 0 keeps nothing.
+
+    Attributes:
+        used_bytes: Memory in use.
+        hits: Ranges that were answered from memory.
+        misses: The others.
+        bytes_read: What `count_read` was given.
+    """
+
+    def __init__(self, budget_bytes: int) -> None: ...
+    def __len__(self) -> int: ...
+    def file(self, name: str) -> int:
+        """The number of a file, the same for the same name."""
+
+    def find(self, file: int, n_bytes: int, block_bytes: int, ranges: _Ids) -> Spans:
+        """Look up ranges, int64 (n, 2) of offset and length, of an array of `n_bytes` in blocks of `block_bytes`."""
+
+    def fill(self, spans: Spans, stored: StoredArray, *, threads: int = 0) -> None:
+        """Read the blocks that `spans` lacks from the array that it is of, and keep them.
 
         Raises:
             EndOfFileError, ChecksumError, ReadError: The file is truncated, damaged or cannot be read.
         """
 
+    def clear(self) -> None:
+        """Forget every block; the counters stay."""
+
+    def count_read(self, n_bytes: int) -> None:
+        """Count bytes that came from disk."""
+
+    @property
+    def budget_bytes(self) -> int: ...
+    @property
+    def used_bytes(self) -> int: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
     @property
     def bytes_read(self) -> int: ...
 
@@ -305,14 +360,22 @@ def combine_terms(terms: _Floats, combine: str) -> _Floats:
 def decode(row: _Buffer, n: int, n_bits: int) -> _Codes:
     """The first n codes of a packed row, uint16 (n,)."""
 
-def decode_at(rows: _Rows, positions: _Ids, n_bits: int) -> _Codes:
-    """The codes at some positions of packed rows, uint16 (len(rows), len(positions))."""
+def decode_at(rows: _Rows, n_neurons: int, groups: _Ids, positions: _Ids, n_bits: int) -> _Codes:
+    """Codes of some inputs, uint16 (n_neurons, n).
 
-def count_code(row: _Buffer, n: int, n_bits: int, code: int) -> int:
-    """How many of the first n codes of a packed row equal `code`."""
+    Args:
+        rows: Packed rows of some row groups, row group after row group.
+        n_neurons: Rows of a row group.
+        groups (int64 (n,)): In which of them an input lies.
+        positions (int64 (n,)): Where in it.
+        n_bits: Of a code.
+    """
 
-def rank_at(row: _Buffer, positions: _Ids, n_bits: int, code: int) -> _Ids:
-    """How many codes before each position equal `code`, int64 (len(positions),); positions in any order."""
+def rank_at(rows: _Rows, n_neurons: int, groups: _Ids, positions: _Ids, n_bits: int, code: int) -> _Ids:
+    """How many inputs before it in its row group have the code `code` too, int64 (n_neurons, n); -1 if it has not.
+
+    Arguments as for `decode_at`.
+    """
 
 def check_pixels(
     masks: _Rows,

@@ -23,8 +23,8 @@ EDGES = (1.0, 100.0, 200.0)
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[DatabaseDirectory]:
-    with DatabaseDirectory(tmp_path / "db") as found:
+def directory(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DatabaseDirectory]:
+    with DatabaseDirectory(tmp_path / "db", **getattr(request, "param", {})) as found:
         yield found
 
 
@@ -93,10 +93,8 @@ def check_pixels(segment: MaskSegment, pixels: list[NDArray[Any]], seed: int = 1
             assert bytes(buffer) == mask[ends[0, position] : ends[1, position]].tobytes()
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 20_000, 1 << 24])
 @pytest.mark.parametrize("dtype", STORED_DTYPES)
-def test_pixels_of_equal_shapes(write: Write, directory: DatabaseDirectory, dtype: str, cache_bytes: int) -> None:
-    directory.cache.budget_bytes = cache_bytes
+def test_pixels_of_equal_shapes(write: Write, dtype: str) -> None:
     pixels = noise(40, 30, 23, dtype)
     (segment,) = write(CollectionMeta("m", dtype, (0, 1)), batch_of(pixels[:7]), batch_of(pixels[7:], 7))
     assert segment.uniform_shape == (30, 23)
@@ -109,9 +107,7 @@ def test_pixels_of_equal_shapes(write: Write, directory: DatabaseDirectory, dtyp
     assert segment.reader.verify() == segment.reader.ref.nbytes
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 20_000, 1 << 24])
-def test_pixels_of_unequal_shapes(write: Write, directory: DatabaseDirectory, cache_bytes: int) -> None:
-    directory.cache.budget_bytes = cache_bytes
+def test_pixels_of_unequal_shapes(write: Write) -> None:
     rng = np.random.default_rng(5)
     shapes = [*rng.integers(1, 90, (60, 2)).tolist(), [1, 1], [200, 300]]
     pixels = [noise(1, height, width, "uint16", i)[0] for i, (height, width) in enumerate(shapes)]
@@ -149,8 +145,8 @@ def test_neighbours_come_with_one_read_and_only_what_is_needed_is_read(
     assert segment.reader.bytes_read - before == 5 * 32 * 128
 
 
-def test_pixels_leave_the_cache_to_the_index(write: Write, directory: DatabaseDirectory) -> None:
-    directory.cache.budget_bytes = 200_000
+@pytest.mark.parametrize("directory", [{"cache_bytes": 200_000}], indirect=True)
+def test_pixels_leave_the_cache_to_the_index(write: Write) -> None:
     pixels = noise(300, 32, 32)
     (segment,) = write(CollectionMeta("m", "uint8", (0, 255), grid=4, edges=EDGES), batch_of(pixels))
     segment.index_rows(1, 0, 300)

@@ -94,7 +94,7 @@ def content(directory: DatabaseDirectory, state: State | None = None) -> dict[st
             assert reader.verify() == ref.nbytes
             entry = reader.arrays["codes"]
             ranges = [(0, entry.nbytes), (64, 64), (60, 20)]
-            pieces = reader.read_many("codes", ranges)
+            pieces = reader.read_many("codes", np.array(ranges))
             assert [bytes(span) for span in reader.read_spans("codes", ranges)] == [bytes(piece) for piece in pieces]
             assert bytes(pieces[0]) == reader.array("codes").tobytes()
             assert [bytes(pieces[1]), bytes(pieces[2])] == [bytes(pieces[0])[64:128], bytes(pieces[0])[60:80]]

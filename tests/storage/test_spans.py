@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralartifactdb._core import BlockCache
 from neuralartifactdb.errors import FormatError, InvalidValueError
-from neuralartifactdb.storage import BlockCache, SegmentReader, SegmentRef, SegmentWriter, io
+from neuralartifactdb.storage import SegmentReader, SegmentRef, SegmentWriter, io
 from neuralartifactdb.storage.arrays import new_segment_id
 
 DATA = np.random.default_rng(0).integers(0, 256, 1000, dtype=np.uint8)
@@ -58,7 +59,7 @@ def test_spans_leave_the_cache_to_the_index(written: tuple[Path, SegmentRef]) ->
     before = reader.bytes_read
     reader.read_spans("b16", [(120, 200), (104, 8)])
     assert reader.bytes_read - before == 320 - 96  # blocks 6 (of the second range) to 19
-    assert len(reader._cache.entries) == 0
+    assert len(reader._cache) == 0
 
 
 def test_touching_ranges_come_with_one_read(written: tuple[Path, SegmentRef]) -> None:
@@ -80,7 +81,7 @@ def test_damage_is_found_wherever_it_lies(written: tuple[Path, SegmentRef]) -> N
             reader = SegmentReader(path, ref, BlockCache(1 << 20))
             with pytest.raises(FormatError, match=rf"b16\.npy: block {position // 16} at offset"):
                 reader.read_spans("b16", [(0, 1000)])
-            assert len(reader._cache.entries) == 0
+            assert len(reader._cache) == 0
         file.write_bytes(whole)
         reader = SegmentReader(path, ref, BlockCache(1 << 20))
         reader.read_spans("b16", [(990, 10)])

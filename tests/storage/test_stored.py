@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from neuralartifactdb import _core
+from neuralartifactdb._core import BlockCache
 from neuralartifactdb.errors import FormatError
-from neuralartifactdb.storage import BlockCache, SegmentReader, SegmentRef, SegmentWriter, io
+from neuralartifactdb.storage import SegmentReader, SegmentRef, SegmentWriter, io
 from neuralartifactdb.storage.arrays import new_segment_id
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 20, 30), dtype=np.uint8)
@@ -57,7 +58,7 @@ def test_counts_and_bytes(readers: list[SegmentReader]) -> None:
     assert [reader.bytes_read - b for reader, b in zip(readers, before, strict=True)] == [
         4 * 180 + 6 * 270
     ] * 2  # 600 bytes apart
-    assert all(not reader._cache.entries for reader in readers)
+    assert all(not len(reader._cache) for reader in readers)
 
 
 @pytest.mark.parametrize("which", [0, 1])

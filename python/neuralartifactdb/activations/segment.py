@@ -6,7 +6,8 @@ design section 4, step 3 of "Build".
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,23 @@ __all__ = ["ActivationSegment"]
 
 #: of the group of neurons that a segment remembers
 _REMEMBERED_BYTES = 64 << 10
+#: of the rows that are looked up for single inputs at a time
+_ROWS_BYTES = 16 << 20
+
+
+class _RowsAt(NamedTuple):
+    """Rows of some row groups, for the inputs that lie in them."""
+
+    #: int64 (n,), the inputs' positions in what was asked for
+    where: NDArray[np.int64]
+    #: int64 (r,), the row groups
+    groups: NDArray[np.int64]
+    #: int64 (n,), position in `groups`
+    which: NDArray[np.int64]
+    #: int64 (n,), position in the row group
+    positions: NDArray[np.int64]
+    #: row-group-major
+    rows: _core.Spans
 
 
 class ActivationSegment:
@@ -75,38 +93,36 @@ class ActivationSegment:
     def _rows_of(self, group: int) -> int:
         return min(self.row_group, self.n - group * self.row_group)
 
-    def _group_rows(self, neurons: NDArray[np.int64], first_group: int, last_group: int) -> list[Any]:
-        """The bytes of each neuron in each row group, row-group-major."""
-        name = "values" if self.keeps_values else "codes"
+    def _group_rows(self, neurons: NDArray[np.int64], groups: NDArray[np.int64]) -> _core.Spans:
+        """The bytes of each neuron in each of some row groups, row-group-major."""
         full = self._row_bytes(self.row_group)
-        ranges: list[tuple[int, int]] = []
-        for group in range(first_group, last_group):
-            n_bytes = self._row_bytes(self._rows_of(group))
-            base = group * self.n_neurons * full
-            ranges.extend((base + j * n_bytes, n_bytes) for j in neurons.tolist())
-        return self.reader.read_many(name, ranges)
+        n_bytes = np.full((len(groups), 1), full, dtype=np.int64)
+        n_bytes[groups == self.n_groups - 1] = self._row_bytes(self._rows_of(self.n_groups - 1))
+        ranges = np.empty((len(groups), len(neurons), 2), dtype=np.int64)
+        ranges[:, :, 0] = groups[:, None] * (self.n_neurons * full) + neurons * n_bytes
+        ranges[:, :, 1] = n_bytes
+        return self.reader.read_many("values" if self.keeps_values else "codes", ranges.reshape(-1, 2))
 
-    def _stored(self, name: str, ranges: list[tuple[int, int]]) -> NDArray[Any]:
-        """Stored values at (first, number) positions of an array of this segment, end to end, in compute dtype."""
-        item = itemsize(self.dtype)
-        parts = self.reader.read_many(name, [(first * item, number * item) for first, number in ranges])
-        return widen(np.frombuffer(b"".join(parts), dtype=STORAGE_DTYPES[self.dtype]), self.dtype)
+    def _joined(self, name: str, firsts: NDArray[np.int64], number: int | NDArray[np.int64]) -> NDArray[Any]:
+        """Elements [firsts[i], firsts[i] + number[i]) of an array of this segment, end to end."""
+        dtype = np.dtype(self.reader.arrays[name].dtype)
+        ranges = np.empty((len(firsts), 2), dtype=np.int64)
+        ranges[:, 0], ranges[:, 1] = firsts, number
+        return self.reader.read_many(name, ranges * dtype.itemsize).join().view(dtype)
 
     def partition_bounds(self, neurons: NDArray[np.int64]) -> NDArray[Any]:
         """Least and greatest value of each partition, (g, P, 2) in compute dtype; empty ones are (inf, -inf)."""
         pairs = 2 << self.bits
-        return self._stored("bounds", [(j * pairs, pairs) for j in neurons.tolist()]).reshape(len(neurons), -1, 2)
+        return widen(self._joined("bounds", neurons * pairs, pairs), self.dtype).reshape(len(neurons), -1, 2)
 
     def maxima_starts(self, neurons: NDArray[np.int64]) -> NDArray[np.int64]:
         """Absolute positions in `maxima`, int64 (g, G + 1)."""
-        dtype = np.dtype(self.reader.arrays["starts"].dtype)
-        width = (self.n_groups + 1) * dtype.itemsize
-        parts = self.reader.read_many("starts", [(j * width, width) for j in neurons.tolist()])
-        return np.frombuffer(b"".join(parts), dtype=dtype).reshape(len(neurons), -1).astype(np.int64)
+        width = self.n_groups + 1
+        return self._joined("starts", neurons * width, width).reshape(len(neurons), width).astype(np.int64)
 
     def maxima(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> NDArray[Any]:
         """The maxima at positions [firsts[j], lasts[j]), end to end, in compute dtype."""
-        return self._stored("maxima", list(zip(firsts.tolist(), (lasts - firsts).tolist(), strict=True)))
+        return widen(self._joined("maxima", firsts, lasts - firsts), self.dtype)
 
     def group(self, neurons: NDArray[np.int64]) -> NeuronGroup:
         """What is known of a group of neurons beside their codes; the last small one is remembered.
@@ -125,8 +141,7 @@ class ActivationSegment:
         """Per neuron of the group, how far an evaluated value may lie from the indexed one, or None."""
         if not self.has_tolerance:
             return None
-        parts = self.reader.read_many("tolerance", [(4 * j, 4) for j in neurons.tolist()])
-        return np.array([np.frombuffer(part, dtype="<f4")[0] for part in parts], dtype=np.float64)
+        return self._joined("tolerance", neurons, 1).astype(np.float64)
 
     # ---- intervals -------------------------------------------------------------------------------------------------
 
@@ -148,7 +163,7 @@ class ActivationSegment:
         last_group = -(-(last - self.first) // self.row_group)
         base = self.first + first_group * self.row_group
         n_read = min(last_group * self.row_group, self.n) - first_group * self.row_group
-        rows = self._group_rows(leaf.neurons, first_group, last_group)
+        rows = self._group_rows(leaf.neurons, np.arange(first_group, last_group))
         parts = []
         tables = (
             None
@@ -182,46 +197,46 @@ class ActivationSegment:
         upper = np.full((len(neurons), len(ids)), np.inf)
         if self.is_open:
             return lower, upper
-        local = ids - self.first
-        groups = local // self.row_group
         known = None if self.keeps_values else self.group(neurons)
-        for group in np.unique(groups).tolist():
-            where = np.flatnonzero(groups == group)
-            positions = local[where] - group * self.row_group
-            rows = self._group_rows(neurons, group, group + 1)
+        for where, groups, which, positions, rows in self._rows_at(neurons, ids):
             if known is None:
-                for j, row in enumerate(rows):
-                    values = np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype])[positions]
-                    lower[j, where] = upper[j, where] = widen(values, self.dtype)
-                continue
-            codes = _core.decode_at(rows, positions, self.bits)
-            which = np.arange(len(neurons))[:, None]
-            low, high = known.lower[which, codes], known.upper[which, codes]
-            self._put_maxima(known, group, positions, rows, codes, low, high)
+                low = high = self._kept(rows, len(neurons), which, positions)
+            else:
+                codes = _core.decode_at(rows, len(neurons), which, positions, self.bits)
+                each = np.arange(len(neurons))[:, None]
+                low, high = known.lower[each, codes], known.upper[each, codes]
+                in_top = (codes == (1 << self.bits) - 1) & known.keeps[:, None]
+                if in_top.any():
+                    ranks = _core.rank_at(rows, len(neurons), which, positions, self.bits, (1 << self.bits) - 1)
+                    j, i = np.nonzero(in_top)
+                    at = known.starts[j, groups[which[i]]] + ranks[j, i]
+                    low[j, i] = high[j, i] = self.maxima(at, at + 1)
             lower[:, where], upper[:, where] = low, high
         return lower, upper
 
-    def _put_maxima(
-        self,
-        known: NeuronGroup,
-        group: int,
-        positions: NDArray[np.int64],
-        rows: list[Any],
-        codes: NDArray[np.uint16],
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
-    ) -> None:
-        """Replace the bounds of inputs in a top partition whose neuron keeps its maxima by the exact values."""
-        top = (1 << self.bits) - 1
-        in_top = np.flatnonzero((codes == top).any(axis=1) & known.keeps)
-        if not in_top.size:
-            return
-        firsts, lasts = known.starts[in_top, group], known.starts[in_top, group + 1]
-        maxima, first = self.maxima(firsts, lasts), 0
-        for j, n in zip(in_top.tolist(), (lasts - firsts).tolist(), strict=True):
-            at = np.flatnonzero(codes[j] == top)
-            low[j, at] = high[j, at] = maxima[first : first + n][_core.rank_at(rows[j], positions[at], self.bits, top)]
-            first += n
+    def _rows_at(self, neurons: NDArray[np.int64], ids: NDArray[np.int64]) -> Iterator[_RowsAt]:
+        """The rows of the row groups in which inputs lie, a bounded number of bytes at a time."""
+        local = ids - self.first
+        every = local // self.row_group
+        touched = np.unique(every)
+        step = max(1, _ROWS_BYTES // max(1, len(neurons) * self._row_bytes(self.row_group)))
+        for begin in range(0, len(touched), step):
+            groups = touched[begin : begin + step]
+            where = np.flatnonzero((every >= groups[0]) & (every <= groups[-1]))
+            which = np.searchsorted(groups, every[where])
+            yield _RowsAt(where, groups, which, local[where] % self.row_group, self._group_rows(neurons, groups))
+
+    def _kept(
+        self, rows: _core.Spans, n_neurons: int, which: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """Kept activations at positions of row groups, (g, n) in compute dtype."""
+        out = np.empty((n_neurons, len(positions)), dtype=compute_dtype(self.dtype))
+        for group in np.unique(which).tolist():
+            here = np.flatnonzero(which == group)
+            for j in range(n_neurons):
+                row = rows[group * n_neurons + j].view(STORAGE_DTYPES[self.dtype])
+                out[j, here] = widen(row[positions[here]], self.dtype)
+        return out
 
     def value_range(self, neurons: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Least and greatest activation of each neuron of the group, two float64 (g,)."""
@@ -238,13 +253,8 @@ class ActivationSegment:
         """Kept activations of `ids`, (len(ids), g) in compute dtype. Only for segments that keep values."""
         wanted = np.arange(self.n_neurons, dtype=np.int64) if neurons is None else neurons
         out = np.empty((len(ids), len(wanted)), dtype=compute_dtype(self.dtype))
-        local = ids - self.first
-        groups = local // self.row_group
-        for group in np.unique(groups).tolist():
-            where = np.flatnonzero(groups == group)
-            positions = local[where] - group * self.row_group
-            for j, row in enumerate(self._group_rows(wanted, group, group + 1)):
-                out[where, j] = widen(np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype])[positions], self.dtype)
+        for where, _, which, positions, rows in self._rows_at(wanted, ids):
+            out[where] = self._kept(rows, len(wanted), which, positions).T
         return out
 
     @lazy_property
@@ -254,7 +264,7 @@ class ActivationSegment:
         everything = np.arange(self.n_neurons, dtype=np.int64)
         for group in range(self.n_groups):
             n = self._rows_of(group)
-            for j, row in enumerate(self._group_rows(everything, group, group + 1)):
+            for j, row in enumerate(self._group_rows(everything, np.array([group]))):
                 counts[j] += np.bincount(_core.decode(row, n, self.bits), minlength=1 << self.bits)
         return counts
 
@@ -265,8 +275,8 @@ class ActivationSegment:
         if self.keeps_values:
             counts = np.zeros(len(neurons), dtype=np.int64)
             for group in range(self.n_groups):
-                for j, row in enumerate(self._group_rows(neurons, group, group + 1)):
-                    column = widen(np.frombuffer(row, dtype=STORAGE_DTYPES[self.dtype]), self.dtype)
+                for j, row in enumerate(self._group_rows(neurons, np.array([group]))):
+                    column = widen(row.view(STORAGE_DTYPES[self.dtype]), self.dtype)
                     counts[j] += int(np.count_nonzero(column < values[j]))
             return counts
         upper = self.partition_bounds(neurons)[:, :, 1]

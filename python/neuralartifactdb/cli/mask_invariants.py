@@ -111,7 +111,7 @@ def _histogram_problems(
         first = block * INDEX_BLOCK
         last = min(first + INDEX_BLOCK, segment.n)
         for edge in range(segment.n_edges):
-            rows = np.frombuffer(segment.index_rows(edge, first, last), dtype=np.uint8).reshape(last - first, -1)
+            rows = segment.index_rows(edge, first, last).reshape(last - first, -1)
             wrong = np.flatnonzero((rows[sample[inside] - first] != counted[edge, inside]).any(axis=1))
             if len(wrong):
                 mask = int(sample[inside[wrong[0]]])

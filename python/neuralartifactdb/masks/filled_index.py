@@ -53,7 +53,7 @@ class FilledIndex:
         found = self._indexed
         return None if found.all() else found
 
-    def rows(self, edge: int, first: int, last: int) -> memoryview:
+    def rows(self, edge: int, first: int, last: int) -> NDArray[np.uint8]:
         """Rows of one edge of the masks [first, last) of one block; zeros where there is none."""
         block = first // INDEX_BLOCK
         if not (0 <= edge < len(self.edges) and 0 <= first <= last <= min(self.n, (block + 1) * INDEX_BLOCK)):
@@ -71,7 +71,7 @@ class FilledIndex:
         if held is not None:
             inside = (held.ids >= first) & (held.ids < last)
             out[held.ids[inside] - first] = held.rows[edge, inside]
-        return out.reshape(-1).data
+        return out.reshape(-1)
 
     def add(self, ids: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
         """Keep rows in memory, except of masks that have some."""
@@ -150,8 +150,7 @@ class FilledIndex:
             stop = min(end, start + listed)
             ranges.append(((start * n_edges + edge * listed + begin - start) * cells, (stop - begin) * cells))
             begin = stop
-        parts = reader.read_many("histograms", ranges)
-        return np.concatenate([np.frombuffer(part, dtype=np.uint8) for part in parts]).reshape(-1, cells)
+        return reader.read_many("histograms", np.array(ranges, dtype=np.int64).reshape(-1, 2)).join().reshape(-1, cells)
 
     def _check(self, reader: SegmentReader, ids: NDArray[np.int64]) -> None:
         edges = reader.array("edges")

@@ -40,7 +40,7 @@ NO_EDGES: Final = np.empty(0)
 
 #: an edge by number; None: what an open side means; b"": the opposite (see `_core.count_bounds`)
 _Row = int | bytes | None
-_Buffer = bytes | memoryview | None
+_Buffer = NDArray[np.uint8] | bytes | None
 
 
 class EdgeRows:
@@ -90,7 +90,7 @@ class EdgeRows:
 
     def of(self, segment: MaskSegment, first: int, last: int) -> tuple[_Buffer, _Buffer, _Buffer, _Buffer]:
         """The four rows of masks [first, last) of one block; an edge that is needed twice is read once."""
-        held: dict[int, bytes | memoryview] = {}
+        held: dict[int, NDArray[np.uint8]] = {}
 
         def buffer(row: _Row) -> _Buffer:
             if not isinstance(row, int):

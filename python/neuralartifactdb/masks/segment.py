@@ -137,7 +137,7 @@ class MaskSegment:
 
     # ---- index -----------------------------------------------------------------------------------------------------
 
-    def index_rows(self, edge: int, first: int, last: int) -> bytes | memoryview:
+    def index_rows(self, edge: int, first: int, last: int) -> NDArray[np.uint8]:
         """Index rows of one edge: (last - first) * g * g bytes, mask after mask; zeros where `indexed` says False.
 
         Args:

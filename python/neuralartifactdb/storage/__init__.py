@@ -13,7 +13,6 @@ from neuralartifactdb.storage.arrays import (
     SegmentWriter,
     segment_nbytes,
 )
-from neuralartifactdb.storage.cache import BlockCache
 from neuralartifactdb.storage.directory import (
     DatabaseDirectory,
     MissingDatabaseError,
@@ -27,7 +26,6 @@ from neuralartifactdb.storage.versions import VersionLog
 
 __all__ = [
     "ArrayWriter",
-    "BlockCache",
     "Change",
     "DatabaseDirectory",
     "DiskError",

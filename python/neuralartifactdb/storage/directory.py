@@ -15,10 +15,10 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
+from neuralartifactdb import _core
 from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, Error, FormatError, InvalidValueError
 from neuralartifactdb.storage import io
 from neuralartifactdb.storage.arrays import SegmentWriter, new_segment_id
-from neuralartifactdb.storage.cache import BlockCache
 from neuralartifactdb.storage.lock import WriterLock
 from neuralartifactdb.storage.manifest import SEGMENTS_NAME, TEMPORARY_PREFIX, SegmentRef, is_segment_id
 from neuralartifactdb.storage.mutex import Mutex
@@ -130,6 +130,8 @@ class DatabaseDirectory:
             raise DtypeError(f"path must be a str or a path object, got {type(path).__name__}")
         if not found or "\0" in found:
             raise InvalidValueError(f"path must name a directory, got {found!r}")
+        if cache_bytes < 0:
+            raise InvalidValueError(f"cache_bytes must be 0 or more, got {cache_bytes}")
         if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float):
             raise DtypeError(f"lock_timeout_s must be a number of seconds, got {lock_timeout_s!r}")
         if not lock_timeout_s >= 0:
@@ -137,7 +139,7 @@ class DatabaseDirectory:
         self.path = os.path.abspath(found)
         self.mode = mode
         self.lock_timeout_s = lock_timeout_s
-        self.cache = BlockCache(cache_bytes)
+        self.cache = _core.BlockCache(cache_bytes)
         self.versions = VersionLog(self.path)
         self._mutex = Mutex()
         self._readers: OrderedDict[SegmentRef, SegmentReader] = OrderedDict()

@@ -1,8 +1,8 @@
 """Reads segments: nothing is handed out whose checksum was not verified on its way into memory.
 
-The one `read(file, offset, length)` of design section 6. A query asks for thousands of blocks of an index, so what is
-cached is answered under one lock and without copying, and the core reads what is missing. Pixels are read once each:
-`stored` has the core read them, `read_spans` is for those that must be held.
+The one `read(file, offset, length)` of design section 6. A query asks for thousands of blocks of an index, so the core
+looks them up in its cache and reads what is missing. Pixels are read once each: `stored` has the core read them,
+`read_spans` is for those that must be held.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from neuralartifactdb import _core
 from neuralartifactdb.errors import FormatError, InvalidValueError, UnknownNameError
 from neuralartifactdb.storage import io, npy
-from neuralartifactdb.storage.cache import BlockCache
 from neuralartifactdb.storage.checksums import block_crcs, crc32
 from neuralartifactdb.storage.manifest import (
     CHECKSUMS_NAME,
@@ -39,12 +38,12 @@ _STREAM_BYTES = 1 << 20  # step of a read of everything: the checksums then find
 class _OpenArray:
     """An array whose file was checked against the manifest."""
 
-    __slots__ = ("base", "block_bytes", "checksums", "entry", "path")
+    __slots__ = ("block_bytes", "checksums", "entry", "number", "path")
 
-    def __init__(self, entry: ArrayEntry, path: str, base: int, checksums: npt.NDArray[np.uint32]) -> None:
+    def __init__(self, entry: ArrayEntry, path: str, number: int, checksums: npt.NDArray[np.uint32]) -> None:
         self.entry = entry
         self.path = path
-        self.base = base
+        self.number = number
         self.block_bytes = entry.block_bytes
         self.checksums = checksums
 
@@ -61,7 +60,7 @@ class SegmentReader:
         bytes_read: Bytes read from disk through this reader.
     """
 
-    def __init__(self, db_dir: str | os.PathLike[str], ref: SegmentRef, cache: BlockCache) -> None:
+    def __init__(self, db_dir: str | os.PathLike[str], ref: SegmentRef, cache: _core.BlockCache) -> None:
         self.ref = ref
         self.bytes_read = 0
         self._cache = cache
@@ -102,8 +101,8 @@ class SegmentReader:
             self._manifest = Manifest.from_json(body, self.ref.id)
         return self._manifest
 
-    def read(self, name: str, offset: int, length: int) -> bytes | memoryview:
-        """Bytes of an array's data; zero-copy when they lie in one block.
+    def read(self, name: str, offset: int, length: int) -> npt.NDArray[np.uint8]:
+        """Bytes of an array's data, uint8 (length,), read-only; not copied when they lie in one block.
 
         Args:
             name: The array.
@@ -114,53 +113,27 @@ class SegmentReader:
             FormatError: The file is damaged, truncated or missing.
             InvalidValueError: The range does not lie within the array.
         """
-        return self.read_many(name, ((offset, length),))[0]
+        return self.read_many(name, np.array([[offset, length]], dtype=np.int64))[0]
 
-    def read_many(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+    def read_many(self, name: str, ranges: npt.NDArray[np.int64]) -> _core.Spans:
         """Many reads of one array, as `read`; missing blocks come with one call of the core, in several threads.
 
         Args:
             name: The array.
-            ranges: (offset, length) in bytes, in any order.
+            ranges: int64 (n, 2), offset and length in bytes, in any order.
 
         Returns:
-            One buffer per range, in the order given.
+            The ranges in the order given: for the core as they are, or one by one, or joined.
         """
         array = self._open.get(name) or self._open_array(name)
-        size, base, cache = array.block_bytes, array.base, self._cache
-        out: list[Any] = []
-        append = out.append
-        missing: list[int] = []
-        with cache.mutex.lock:
-            get, touch = cache.entries.get, cache.entries.move_to_end
-            for offset, length in ranges:
-                number = offset // size
-                block = get(base + number)
-                if block is not None:
-                    if length == len(block) and number * size == offset:
-                        touch(base + number)
-                        append(block)
-                        continue
-                    start = offset - number * size
-                    left = len(block) - start
-                    if 0 <= length <= left:
-                        touch(base + number)
-                        append(memoryview(block)[start : start + length])
-                        continue
-                    if left < length <= left + size:
-                        following = get(base + number + 1)
-                        if following is not None and length - left <= len(following):
-                            touch(base + number)
-                            touch(base + number + 1)
-                            append(block[start:] + following[: length - left])
-                            continue
-                missing.append(len(out))
-                append(None)
-            cache.hits += len(out) - len(missing)
-            cache.misses += len(missing)
-        if missing:
-            self._fill(array, ranges, missing, out)
-        return out
+        try:
+            spans = self._cache.find(array.number, array.entry.nbytes, array.block_bytes, ranges)
+        except ValueError as error:
+            raise InvalidValueError(f"array {name!r}: {error}") from None
+        if not spans.complete:
+            with self.stored(name) as stored:
+                self._cache.fill(spans, stored)
+        return spans
 
     def read_spans(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
         """As `read_many`, for ranges of several blocks each, such as rows of pixels, past the cache.
@@ -239,44 +212,6 @@ class SegmentReader:
                 raise self._short(array, at + n)
             self._check(array, at // size, part)
         return target.toreadonly()
-
-    def _fill(self, array: _OpenArray, ranges: Sequence[tuple[int, int]], missing: list[int], out: list[Any]) -> None:
-        """Answer the ranges that are not wholly in one cached block."""
-        size, nbytes, cache = array.block_bytes, array.entry.nbytes, self._cache
-        wanted: set[int] = set()
-        for i in missing:
-            offset, length = ranges[i]
-            if offset < 0 or length < 0 or offset + length > nbytes:
-                raise self._outside(array, i, offset, length)
-            if length:
-                wanted.update(range(offset // size, (offset + length - 1) // size + 1))
-        blocks: dict[int, bytes] = {}
-        with cache.mutex.lock:
-            for number in wanted:
-                block = cache.entries.get(array.base + number)
-                if block is not None:
-                    cache.entries.move_to_end(array.base + number)
-                    blocks[number] = block
-        absent = sorted(wanted.difference(blocks))
-        if absent:
-            with self.stored(array.entry.name) as stored:
-                fresh = stored.read_many(np.array(absent, dtype=np.int64))
-            blocks.update(zip(absent, fresh, strict=True))
-            self._cache.put([(array.base + number, block) for number, block in zip(absent, fresh, strict=True)])
-        for i in missing:
-            offset, length = ranges[i]
-            first, start = divmod(offset, size)
-            if not length:
-                out[i] = b""
-            elif start + length <= size:
-                block = blocks[first]
-                out[i] = block if length == len(block) else memoryview(block)[start : start + length]
-            else:
-                last = (offset + length - 1) // size
-                parts: list[bytes | memoryview] = [memoryview(blocks[first])[start:]]
-                parts += [blocks[number] for number in range(first + 1, last)]
-                parts.append(memoryview(blocks[last])[: offset + length - last * size])
-                out[i] = b"".join(parts)
 
     def _read_runs(
         self,
@@ -392,7 +327,7 @@ class SegmentReader:
                 raise FormatError(f"{path}: at offset 0 got the header {found!r}, expected {entry.header()!r}")
         first = entry.first_checksum
         checksums = self._all_checksums()[first : first + entry.n_checksums]
-        array = _OpenArray(entry, path, self._cache.file_base(self.ref.id, name), checksums)
+        array = _OpenArray(entry, path, self._cache.file(f"{self.ref.id}/{name}"), checksums)
         self._open[name] = array
         return array
 

@@ -46,6 +46,14 @@ std::size_t require_size(const char* name, py::ssize_t value, py::ssize_t least,
 
 int require_bits(py::ssize_t bits) { return static_cast<int>(require_size("n_bits", bits, 1, 12)); }
 
+const storage::Spans* Buffers::as_spans(py::handle objects, const char* name, std::size_t n) {
+  if (!py::isinstance<storage::Spans>(objects)) return nullptr;
+  const auto* spans = objects.cast<const storage::Spans*>();
+  if (spans->size() == n) return spans;
+  throw py::value_error("`" + std::string(name) + "` must have " + std::to_string(n) + " items, got " +
+                        std::to_string(spans->size()));
+}
+
 py::sequence Buffers::as_sequence(py::handle objects, const char* name, std::size_t n) {
   const std::string quoted = "`" + std::string(name) + "`";
   if (!py::isinstance<py::list>(objects) && !py::isinstance<py::tuple>(objects)) {
@@ -60,21 +68,23 @@ py::sequence Buffers::as_sequence(py::handle objects, const char* name, std::siz
 }
 
 void Buffers::add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact) {
-  const std::string item = "`" + std::string(name) + "[" + std::to_string(i) + "]`";
   auto view = std::make_unique<Py_buffer>();
   if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_SIMPLE) != 0) {
     PyErr_Clear();
-    throw py::type_error(item + " must be a contiguous bytes-like object, got " + type_name(object));
+    throw py::type_error("`" + std::string(name) + "[" + std::to_string(i) +
+                         "]` must be a contiguous bytes-like object, got " + type_name(object));
   }
   views_.push_back(std::move(view));
-  const Py_buffer& held = *views_.back();
-  const bool fits = held.len >= 0 && static_cast<std::size_t>(held.len) >= n_bytes;
-  if (!fits || (exact && static_cast<std::size_t>(held.len) != n_bytes)) {
-    const std::string least = exact ? "" : "at least ";
-    throw py::value_error(item + " must have " + least + std::to_string(n_bytes) + " bytes, got " +
-                          std::to_string(held.len));
+  add(views_.back()->buf, static_cast<std::size_t>(views_.back()->len), name, i, n_bytes, exact);
+}
+
+void Buffers::add(const void* data, std::size_t size, const char* name, std::size_t i, std::size_t n_bytes,
+                  bool exact) {
+  if (size < n_bytes || (exact && size != n_bytes)) {
+    throw py::value_error("`" + std::string(name) + "[" + std::to_string(i) + "]` must have " +
+                          (exact ? "" : "at least ") + std::to_string(n_bytes) + " bytes, got " + std::to_string(size));
   }
-  pointers_.push_back(held.buf);
+  pointers_.push_back(data);
 }
 
 Buffers::~Buffers() {

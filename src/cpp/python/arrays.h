@@ -16,6 +16,7 @@
 
 #include "activation/row_groups.h"
 #include "parallel_for.h"
+#include "storage/block_cache.h"
 
 namespace nadb::python {
 
@@ -75,16 +76,21 @@ Array<T> own_bytes(activation::Bytes bytes, std::vector<py::ssize_t> shape) {
   return Array<T>(std::move(shape), static_cast<const T*>(data), owner);
 }
 
-// Buffers of bytes-like objects, held for the duration of a call. Made and destroyed under the GIL.
+// Buffers of bytes-like objects, held for the duration of a call; the caller holds a `Spans`. Made and destroyed under
+// the GIL.
 class Buffers {
  public:
-  // `objects`: a sequence of `n` contiguous bytes-like objects; needed(i) is the least number of bytes of the i-th, or
-  // with `exact` the only one.
+  // `objects`: `n` ranges of a `Spans`, or a list or tuple of `n` contiguous bytes-like objects; needed(i) is the least
+  // number of bytes of the i-th, or with `exact` the only one.
   template <class Needed>
   Buffers(py::handle objects, const char* name, std::size_t n, Needed&& needed, bool exact = false) {
+    pointers_.reserve(n);
+    if (const storage::Spans* spans = as_spans(objects, name, n)) {
+      for (std::size_t i = 0; i < n; ++i) add(spans->pointers()[i], spans->length(i), name, i, needed(i), exact);
+      return;
+    }
     const py::sequence sequence = as_sequence(objects, name, n);
     views_.reserve(n);
-    pointers_.reserve(n);
     for (std::size_t i = 0; i < n; ++i) add(sequence[i], name, i, needed(i), exact);
   }
   ~Buffers();
@@ -94,8 +100,10 @@ class Buffers {
   const std::vector<const void*>& pointers() const noexcept { return pointers_; }
 
  private:
+  static const storage::Spans* as_spans(py::handle objects, const char* name, std::size_t n);
   static py::sequence as_sequence(py::handle objects, const char* name, std::size_t n);
   void add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact);
+  void add(const void* data, std::size_t size, const char* name, std::size_t i, std::size_t n_bytes, bool exact);
 
   std::vector<std::unique_ptr<Py_buffer>> views_;
   std::vector<const void*> pointers_;

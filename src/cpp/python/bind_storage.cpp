@@ -1,10 +1,11 @@
-// Python bindings of src/cpp/storage: checksums, and arrays that are read from their file. Documented for users of the
-// core in _core.pyi.
+// Python bindings of src/cpp/storage: checksums, arrays that are read from their file, and the block cache. Documented
+// for users of the core in _core.pyi.
 #include <limits>
 
 #include "kernels/dispatch.h"
 #include "python/bindings.h"
 #include "python/stored_array.h"
+#include "storage/block_cache.h"
 
 namespace nadb::python {
 
@@ -69,30 +70,61 @@ std::unique_ptr<StoredArrayObject> make_stored_array(int descriptor, py::ssize_t
                         " blocks, got " + std::to_string(made->checksums.shape(0)));
 }
 
-// Every block in a bytes object of its own.
-py::list read_many(const StoredArrayObject& self, const py::object& blocks_object, int threads) {
-  const auto blocks = require<std::int64_t>(blocks_object, "blocks", 1);
-  const std::size_t n = axis(blocks, 0);
-  const storage::StoredArray& array = self.array;
-  py::list found(n);
-  std::vector<std::uint8_t*> targets(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::int64_t block = blocks.data()[i];
-    if (block < 0 || block >= static_cast<std::int64_t>(array.n_blocks())) {
-      throw py::value_error("`blocks` must lie in [0, " + std::to_string(array.n_blocks()) + "), got " +
-                            std::to_string(block) + " at position " + std::to_string(i));
-    }
-    const auto number = static_cast<std::size_t>(block);
-    const std::size_t size = array.end_of(number) - number * array.block_bytes();
-    PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
-    if (bytes == nullptr) throw py::error_already_set();
-    targets[i] = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(bytes));
-    PyList_SET_ITEM(found.ptr(), static_cast<Py_ssize_t>(i), bytes);
+// int64 (n, 2), offset and length, each inside the array.
+std::vector<storage::ByteRange> require_ranges(const py::object& object, std::size_t n_bytes) {
+  const auto ranges = require<std::int64_t>(object, "ranges", 2);
+  if (axis(ranges, 1) != 2) {
+    throw py::value_error("`ranges` must have 2 columns, got " + std::to_string(ranges.shape(1)));
   }
-  const int n_threads = resolve_threads(threads);
-  const py::gil_scoped_release release;
-  storage::read_many(array, blocks.data(), n, targets.data(), n_threads, check_signals());
+  std::vector<storage::ByteRange> found;
+  found.reserve(axis(ranges, 0));
+  const std::int64_t* at = ranges.data();
+  const auto end = static_cast<std::int64_t>(n_bytes);
+  for (std::size_t i = 0; i < axis(ranges, 0); ++i, at += 2) {
+    if (at[0] < 0 || at[1] < 0 || at[0] > end || at[1] > end - at[0]) {
+      throw py::value_error("range " + std::to_string(i) + " must lie in its " + std::to_string(n_bytes) +
+                            " bytes, got offset " + std::to_string(at[0]) + ", length " + std::to_string(at[1]));
+    }
+    found.push_back({static_cast<std::size_t>(at[0]), static_cast<std::size_t>(at[1])});
+  }
   return found;
+}
+
+std::unique_ptr<storage::Spans> find(storage::BlockCache& self, std::uint64_t file, py::ssize_t n_bytes,
+                                     py::ssize_t block_bytes, const py::object& ranges_object) {
+  const storage::BlockLayout layout{file, require_size("n_bytes", n_bytes, 0, PY_SSIZE_T_MAX),
+                                    require_size("block_bytes", block_bytes, 1, PY_SSIZE_T_MAX)};
+  return std::make_unique<storage::Spans>(self, layout, require_ranges(ranges_object, layout.n_bytes));
+}
+
+void fill(storage::BlockCache& self, storage::Spans& spans, const StoredArrayObject& stored, int threads) {
+  const int n_threads = resolve_threads(threads);
+  {
+    const py::gil_scoped_release release;
+    spans.read(stored.array, n_threads, check_signals());
+  }
+  spans.keep(self);
+}
+
+// A read-only view of a range, which keeps the ranges alive.
+Array<std::uint8_t> item(const py::object& self, py::ssize_t i) {
+  const auto& spans = self.cast<const storage::Spans&>();
+  const auto n = static_cast<py::ssize_t>(spans.size());
+  if (i < 0) i += n;
+  if (i < 0 || i >= n) throw py::index_error("there are " + std::to_string(n) + " ranges");
+  const auto at = static_cast<std::size_t>(i);
+  Array<std::uint8_t> view({static_cast<py::ssize_t>(spans.length(at))}, spans.pointers()[at], self);
+  py::detail::array_proxy(view.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return view;
+}
+
+Array<std::uint8_t> join(const storage::Spans& spans) {
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < spans.size(); ++i) n += spans.length(i);
+  Array<std::uint8_t> joined(static_cast<py::ssize_t>(n));
+  std::uint8_t* out = joined.mutable_data();
+  for (std::size_t i = 0; i < spans.size(); ++i) out = std::copy_n(spans.pointers()[i], spans.length(i), out);
+  return joined;
 }
 
 // A type of exception, made once; outlives the interpreter's modules on purpose: translators are never unregistered.
@@ -152,8 +184,31 @@ void bind_storage(py::module_& m) {
             return self.array.in_memory(offset / self.array.block_bytes());
           },
           py::arg("at"))
-      .def("read_many", &read_many, py::arg("blocks"), py::kw_only(), py::arg("threads") = 0)
       .def_property_readonly("bytes_read", [](const StoredArrayObject& self) { return self.array.bytes_read(); });
+  py::class_<storage::Spans>(m, "Spans", py::module_local())
+      .def("__len__", &storage::Spans::size)
+      .def("__getitem__", &item, py::arg("i"))
+      .def("__iter__",
+           [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); })
+      .def("join", &join)
+      .def_property_readonly("complete", &storage::Spans::complete);
+  py::class_<storage::BlockCache>(m, "BlockCache", py::module_local())
+      .def(py::init([](py::ssize_t budget) {
+             return std::make_unique<storage::BlockCache>(require_size("budget_bytes", budget, 0, PY_SSIZE_T_MAX));
+           }),
+           py::arg("budget_bytes"))
+      .def("file", &storage::BlockCache::file, py::arg("name"))
+      .def("find", &find, py::arg("file"), py::arg("n_bytes"), py::arg("block_bytes"), py::arg("ranges"))
+      .def("fill", &fill, py::arg("spans"), py::arg("stored"), py::kw_only(), py::arg("threads") = 0)
+      .def("clear", &storage::BlockCache::clear)
+      .def(
+          "count_read", [](storage::BlockCache& self, std::uint64_t n) { self.bytes_read += n; }, py::arg("n_bytes"))
+      .def("__len__", &storage::BlockCache::size)
+      .def_property_readonly("budget_bytes", &storage::BlockCache::budget_bytes)
+      .def_property_readonly("used_bytes", &storage::BlockCache::used_bytes)
+      .def_readonly("hits", &storage::BlockCache::hits)
+      .def_readonly("misses", &storage::BlockCache::misses)
+      .def_readonly("bytes_read", &storage::BlockCache::bytes_read);
 }
 
 }  // namespace nadb::python
