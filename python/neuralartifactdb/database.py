@@ -1,38 +1,32 @@
-"""The database: one directory, opened with `nadb.open`; indexes, attributes, what is attached.
+"""The database: one directory, opened with `nadb.open`; indexes, attributes, masks, queries across them.
 
-Puts the parts together and holds none of their details. Public names of design section 7.
+The public names of design section 7, and what each promises. The work is elsewhere: `session.py` holds what is open,
+`database_view.py` is what a query sees, `attaching.py` attaches models, arrays and functions.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.activations.builds import check_unchanged, index_source, probe_deviation
-from neuralartifactdb.activations.candidates import Value
-from neuralartifactdb.activations.evaluated import EvaluatedCache
-from neuralartifactdb.activations.index import LayerIndex
+from neuralartifactdb.activations.builds import index_source
+from neuralartifactdb.activations.indexes import Activations, key_prefix
 from neuralartifactdb.activations.layer import Layer, filter_inputs, top_k_inputs
-from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import ArraySource, FunctionSource, Source
-from neuralartifactdb.activations.targets import Key
-from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, InvalidValueError, UnknownNameError
+from neuralartifactdb.attaching import attach, attach_unchanged, index_meta, indexed_fingerprint, keys_of_model
+from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, InvalidValueError
 from neuralartifactdb.expressions.tree import Expression
-from neuralartifactdb.inputs import Inputs, as_columns, check_key
+from neuralartifactdb.inputs import Inputs, as_columns, with_columns, write_inputs
 from neuralartifactdb.masks.collections import Collections, create_collection
-from neuralartifactdb.names import unknown_name
+from neuralartifactdb.names import check_name
 from neuralartifactdb.quantities import format_bytes, parse_bytes
 from neuralartifactdb.queries import Options
+from neuralartifactdb.session import Session
 from neuralartifactdb.storage.directory import DEFAULT_CACHE_BYTES, DEFAULT_LOCK_TIMEOUT_S, DatabaseDirectory
-from neuralartifactdb.storage.manifest import SegmentRef
-from neuralartifactdb.storage.mutex import Mutex
-from neuralartifactdb.storage.state import MaskEntry, State
-from neuralartifactdb.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from neuralartifactdb.activations.budget import BuildPlan
@@ -40,14 +34,9 @@ if TYPE_CHECKING:
     from neuralartifactdb.capture.options import Capture
     from neuralartifactdb.limits import Limits
     from neuralartifactdb.masks.collection import Masks
-    from neuralartifactdb.masks.lazy import IndexFiller
-    from neuralartifactdb.masks.segment import MaskSegment
-    from neuralartifactdb.masks.view import MaskView
-    from neuralartifactdb.results import Plan, Result, Verification
+    from neuralartifactdb.results import Plan, Result
 
-__all__ = ["Activations", "Database", "open"]
-
-_log = logging.getLogger("neuralartifactdb")
+__all__ = ["Database", "open"]
 
 
 def open(
@@ -81,7 +70,7 @@ def open(
     directory = DatabaseDirectory(
         path, mode, cache_bytes=parse_bytes(cache_bytes, "cache_bytes"), lock_timeout_s=lock_timeout_s
     )
-    return Database(directory, evaluated)
+    return Database(Session(directory, evaluated))
 
 
 class Database:
@@ -93,42 +82,27 @@ class Database:
         (['layer3'], 100)
     """
 
-    def __init__(self, directory: DatabaseDirectory, evaluated_bytes: int) -> None:
-        self._directory = directory
-        self._evaluated = EvaluatedCache(evaluated_bytes)
-        self._sources: dict[str, Source] = {}
-        self._tolerances: dict[str, NDArray[np.float64]] = {}
-        self._segments: dict[SegmentRef, ActivationSegment] = {}
-        self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
-        self._render: Callable[[int], object] | None = None
-        self._filler: IndexFiller | None = None
-        self._mask_segments: dict[SegmentRef, MaskSegment] = {}
-        self._mask_views: dict[str, tuple[MaskEntry, MaskView]] = {}
-        self._mask_mutex = Mutex()
-        self.activations = Activations(self)
-        self._store = _MaskStore(self)
-        self.masks = Collections(self._store)
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.activations = Activations(session)
+        self.masks = Collections(session)
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
     @property
     def path(self) -> str:
         """The directory."""
-        return self._directory.path
+        return self._session.directory.path
 
     @property
     def n_inputs(self) -> int:
         """Inputs that the database is about; 0 while it knows none."""
-        return self._n_inputs_at(self._directory.state())
-
-    def _n_inputs_at(self, state: State) -> int:
-        counts = [int(entry.meta["n_inputs"]) for entry in state.indexes.values()]
-        return max([*counts, self._inputs_at(state).n_inputs, self._n_inputs_of_masks(state)])
+        return self._session.n_inputs_at(self._session.directory.state())
 
     @property
     def nbytes(self) -> int:
         """Bytes of all segments on disk."""
-        return self._directory.state().nbytes
+        return self._session.directory.state().nbytes
 
     def close(self) -> None:
         """Free memory and files; keep what queries learned about masks. Closing twice is fine.
@@ -138,16 +112,7 @@ class Database:
             >>> layer
             Layer('layer3': the database is closed)
         """
-        if self._filler is not None:
-            self._filler.close()
-        for source in {id(source): source for source in self._sources.values()}.values():
-            _close(source)
-        self._sources.clear()
-        self._evaluated.forget()
-        self._segments.clear()
-        self._mask_views.clear()
-        self._mask_segments.clear()
-        self._directory.close()
+        self._session.close()
 
     def __enter__(self) -> Database:
         return self
@@ -157,7 +122,7 @@ class Database:
 
     def __repr__(self) -> str:
         try:
-            state = self._directory.state()
+            state = self._session.directory.state()
         except ClosedDatabaseError:
             return f"Database({self.path!r}: closed)"
         lines = [f"Database({self.path!r}: {self.n_inputs:,} inputs, {format_bytes(state.nbytes)})"]
@@ -172,7 +137,7 @@ class Database:
     @property
     def inputs(self) -> Inputs:
         """The attributes of the inputs: a mapping from column to array."""
-        return self._inputs_at(self._directory.state())
+        return self._session.inputs_at(self._session.directory.state())
 
     def set_inputs(self, columns: Any, *, key: str | None = None, replace: bool = False) -> None:
         """Give the inputs attributes: labels, predictions, file names.
@@ -195,43 +160,11 @@ class Database:
             [84, 83]
         """
         new = as_columns(columns)
-        with self._directory.write() as transaction:
+        session = self._session
+        with session.directory.write() as transaction:
             state = transaction.state
-            held = self._inputs_at(state)
-            n = len(next(iter(new.values())))
-            indexed = max((int(entry.meta["n_inputs"]) for entry in state.indexes.values()), default=0)
-            indexed = max(indexed, self._n_inputs_of_masks(state))
-            if n < indexed:
-                raise InvalidValueError(f"columns must have a value for each of the {indexed:,} inputs, got {n:,}")
-            if len(held) and held.n_inputs != n:
-                missing = [name for name in held if name not in new]
-                if not replace or missing:
-                    raise InvalidValueError(
-                        f"columns must be as long as the ones there are, {held.n_inputs:,}, got {n:,}; "
-                        f"give all columns again ({', '.join(held)}) with replace=True"
-                    )
-                held = Inputs({}, held.key)
-            taken = [name for name in new if name in held]
-            if taken and not replace:
-                raise InvalidValueError(f"column {taken[0]!r} exists already; replace=True replaces it")
-            everything = {**held, **new}
-            key = held.key if key is None else key
-            if key is not None:
-                check_key(everything, key)
-            writer = transaction.new_segment("inputs")
-            writer.create_file("table.parquet").write(write_table(everything))
-            ref = writer.commit({"n": n})
-            transaction.commit([{"op": "set_inputs", "segments": [ref], "key": key, "meta": {}}])
-
-    def _inputs_at(self, state: State) -> Inputs:
-        refs = tuple(state.inputs["segments"])
-        held = self._inputs  # once: another thread may replace it by that of another version
-        if held is None or held[0] != refs:
-            columns: dict[str, NDArray[Any]] = {}
-            for ref in refs:
-                columns.update(read_table(self._directory.reader(ref).file("table.parquet")))
-            held = self._inputs = (refs, Inputs(columns, state.inputs["key"]))
-        return held[1]
+            held = session.inputs_at(state)
+            write_inputs(transaction, with_columns(held, new, key, replace=replace, n_used=session.n_used_at(state)))
 
     def set_render(self, render: Callable[[int], object] | None) -> None:
         """How results show an input: `render(input_id) -> image | text | [(token, value), ...]`.
@@ -243,7 +176,7 @@ class Database:
         """
         if render is not None and not callable(render):
             raise DtypeError(f"render must be a function of an input id, got {type(render).__name__}")
-        self._render = render
+        self._session.render = render
 
     # ---- indexing --------------------------------------------------------------------------------------------------
 
@@ -364,11 +297,11 @@ class Database:
         from neuralartifactdb.capture import Capture, ModelSource
 
         options = Capture() if capture is None else capture
-        source = ModelSource.open(
-            model, dataset, layers, options, indexed=None if overwrite else self._build_shape(name)
-        )
+        prefix = key_prefix(name)
+        state = self._session.directory.state()
+        indexed = None if overwrite else indexed_fingerprint(state, name)
+        source = ModelSource.open(model, dataset, layers, options, indexed=indexed)
         source.calibrate()
-        prefix = _checked_name(name)
         keys = {prefix + layer: layer for layer in source.layers}
         return self._index(source, keys, storage, options.memory_limit, overwrite, progress, explain, name)
 
@@ -384,10 +317,10 @@ class Database:
         name: str | None = None,
     ) -> list[Layer] | BuildPlan:
         for key in keys:
-            _checked_key(key)
-        self._check_length(source, keys)
+            check_name(key, "an index")
+        self._check_length(source)
         plan = index_source(
-            self._directory,
+            self._session.directory,
             source,
             keys,
             name=name,
@@ -396,14 +329,14 @@ class Database:
             overwrite=overwrite,
             progress=progress,
             explain=explain,
-            segment=self._segment,
+            segment=self._session.segment,
         )
         if explain:
             return plan
-        self._attach(source, keys)
+        attach(self._session, source, keys)
         return [self.activations[key] for key in keys]
 
-    def _check_length(self, source: Source, keys: Mapping[str, str]) -> None:
+    def _check_length(self, source: Source) -> None:
         held = self.inputs.n_inputs
         if held and source.n_inputs > held:
             raise InvalidValueError(
@@ -451,45 +384,17 @@ class Database:
             >>> len(masks), masks.value_range
             (0, (0, 255))
         """
-        from neuralartifactdb.masks.creation import check_collection_name, described
+        from neuralartifactdb.masks.creation import described
 
-        check_collection_name(name)
+        check_name(name, "a collection")
         if exist_ok and overwrite:
             raise InvalidValueError("exist_ok=True keeps a collection, overwrite=True replaces it: give one of them")
         meta = described(dtype, value_range, nodata, grid, edges, storage, index)
         optional = {"value_range": value_range, "nodata": nodata, "grid": grid, "edges": edges}
         given = {"dtype", "index"} | {what for what, value in optional.items() if value is not None}
 
-        create_collection(self._store, name, meta, given, exist_ok=exist_ok, overwrite=overwrite)
+        create_collection(self._session, name, meta, given, exist_ok=exist_ok, overwrite=overwrite)
         return self.masks[name]
-
-    def _mask_view(self, state: State, name: str) -> MaskView:
-        """A collection at a version. Versions that did not change it share one view."""
-        from neuralartifactdb.masks.view import MaskView
-
-        entry = state.masks.get(name)
-        if entry is None:
-            raise UnknownNameError(unknown_name("collection of masks", name, state.masks))
-        with self._mask_mutex.lock:
-            held = self._mask_views.get(name)
-            if held is None or held[0] is not entry:
-                view = MaskView(name, entry, self._directory.reader, self._mask_segments)
-                held = self._mask_views[name] = (entry, view)
-            return held[1]
-
-    @property
-    def _index_filler(self) -> IndexFiller:
-        """Keeps index rows that queries over masks compute."""
-        from neuralartifactdb.masks.lazy import IndexFiller
-
-        with self._mask_mutex.lock:
-            if self._filler is None:
-                self._filler = IndexFiller(self._directory)
-            return self._filler
-
-    def _n_inputs_of_masks(self, state: State) -> int:
-        """One more than the greatest input id of any mask."""
-        return max((int(entry.meta.get("n_inputs", 0)) for entry in state.masks.values()), default=0)
 
     # ---- attaching -------------------------------------------------------------------------------------------------
 
@@ -517,26 +422,13 @@ class Database:
         """
         from neuralartifactdb.capture import ModelSource
 
-        _checked_name(name)
-        state = self._directory.state()
-        keys = {
-            key: str(entry.meta["layer"])
-            for key, entry in state.indexes.items()
-            if entry.meta.get("name") == name and entry.meta["kind"] == "model"
-        }
-        if not keys:
-            raise UnknownNameError(_no_such_model(name, state))
-        paths = {str(state.indexes[key].meta["layer"]): state.indexes[key].meta["fingerprint"]["path"] for key in keys}
-        source = ModelSource.open(model, dataset, paths, capture, indexed=self._build_shape(name))
+        key_prefix(name)  # checks it
+        state = self._session.directory.state()
+        keys = keys_of_model(state, name)
+        paths = {layer: state.indexes[key].meta["fingerprint"]["path"] for key, layer in keys.items()}
+        source = ModelSource.open(model, dataset, paths, capture, indexed=indexed_fingerprint(state, name))
         source.calibrate()
-        return self._attach_checked(source, keys)
-
-    def _build_shape(self, name: str | None) -> dict[str, Any] | None:
-        """The fingerprint of an index of that model, whose batch shape a source takes over; None if there is none."""
-        for entry in self._directory.state().indexes.values():
-            if entry.meta["kind"] == "model" and entry.meta.get("name") == name:
-                return dict(entry.meta["fingerprint"])
-        return None
+        return self._attach_unchanged(source, keys)
 
     def attach_array(self, name: str, array: Any) -> Layer:
         """Attach the array (or `.npy` file) that was indexed under `name`; checks that it is the same.
@@ -546,8 +438,8 @@ class Database:
             >>> layer.attached
             True
         """
-        self._require_key(name)
-        return self._attach_checked(ArraySource(name, array), {name: name})[0]
+        index_meta(self._session.directory.state(), name)  # before the array is opened
+        return self._attach_unchanged(ArraySource(name, array), {name: name})[0]
 
     def attach_function(
         self,
@@ -572,59 +464,16 @@ class Database:
             ...     print(layer.attached)
             True
         """
-        meta = self._require_key(name)
+        meta = index_meta(self._session.directory.state(), name)
         version = meta["fingerprint"].get("version", "") if fingerprint is None else fingerprint
         source = FunctionSource(
             name, evaluate, meta["n_inputs"] if n_inputs is None else n_inputs, meta["shape"], version
         )
-        return self._attach_checked(source, {name: name})[0]
+        return self._attach_unchanged(source, {name: name})[0]
 
-    def _require_key(self, name: str) -> dict[str, Any]:
-        state = self._directory.state()
-        if name not in state.indexes:
-            raise UnknownNameError(unknown_name("activation index", name, state.indexes))
-        return state.indexes[name].meta
-
-    def _attach_checked(self, source: Source, keys: Mapping[str, str]) -> list[Layer]:
-        state = self._directory.state()
-        for key, layer in keys.items():
-            entry = state.indexes[key]
-            n_indexed = sum(self._segment(ref, entry.meta["dtype"]).n for ref in entry.segments)
-            check_unchanged(source, layer, key, entry.meta, n_indexed)
-            if source.n_inputs > n_indexed:
-                _log.info(
-                    "%d of %d inputs of %s are not indexed; run the index call again to append them",
-                    source.n_inputs - n_indexed,
-                    source.n_inputs,
-                    key,
-                )
-        self._attach(source, keys)
+    def _attach_unchanged(self, source: Source, keys: Mapping[str, str]) -> list[Layer]:
+        attach_unchanged(self._session, source, keys)
         return [self.activations[key] for key in keys]
-
-    def _attach(self, source: Source, keys: Mapping[str, str]) -> None:
-        indexes = self._directory.state().indexes
-        for key in keys:
-            identity = str(indexes[key].meta["id"])
-            self._evaluated.forget(identity)
-            self._tolerances.pop(identity, None)
-            before = self._sources.get(identity)
-            self._sources[identity] = source
-            if before is not None and all(before is not held for held in self._sources.values()):
-                _close(before)
-        view = self._view()
-        for key, layer in keys.items():
-            index = view.index(key)
-            deviation = probe_deviation(source, layer, index.meta["probes"])
-            if deviation > 0.0 and source.tolerance(layer) is None:
-                known = "; ".join(source.environment_differences(layer, index.meta["fingerprint"]))
-                _log.warning(
-                    "%s does not give the bits that were indexed (off by up to %.2g of a neuron's range; %s); answers "
-                    "are exact within Result.tolerance",
-                    key,
-                    deviation,
-                    known or "no known difference",
-                )
-                index.widen(deviation)
 
     # ---- queries across layers -------------------------------------------------------------------------------------
 
@@ -647,7 +496,7 @@ class Database:
             [81, 31]
         """
         return top_k_inputs(
-            self._view(), "db.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
+            self._session.at(), "db.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
         )
 
     def filter(
@@ -667,192 +516,6 @@ class Database:
             >>> db.filter((layer[3] > 9) & (other[0] < 4.5) & (nadb.column("label") == 4)).ids.tolist()
             [64, 84]
         """
-        return filter_inputs(self._view(), "db.filter", condition, limit, Options(where, limits, on_progress, explain))
-
-    def _view(self, state: State | None = None) -> _View:
-        return _View(self, self._directory.state() if state is None else state)
-
-    def _segment(self, ref: SegmentRef, dtype: str) -> ActivationSegment:
-        segment = self._segments.get(ref)
-        if segment is None:
-            segment = self._segments[ref] = ActivationSegment(self._directory.reader(ref), dtype)
-        return segment
-
-
-class _View:
-    """The database at one version, as queries and results see it."""
-
-    def __init__(self, database: Database, state: State) -> None:
-        self._database = database
-        self._state = state
-        self._indexes: dict[str, LayerIndex] = {}
-        self.path = database.path
-        self.token = (database.path, state.database.get("uuid"))
-        self.context = _Context(database, self.token)
-
-    @property
-    def n_inputs(self) -> int:
-        return self._database._n_inputs_at(self._state)
-
-    @property
-    def inputs(self) -> Inputs:
-        return self._database._inputs_at(self._state)
-
-    @property
-    def bytes_read(self) -> int:
-        return self._database._directory.bytes_read
-
-    def column(self, name: str) -> Value:
-        return self.inputs.value(name)
-
-    def id_of_key(self, key: Key) -> int:
-        return self.inputs.id_of(key)
-
-    @property
-    def index_filler(self) -> IndexFiller:
-        return self._database._index_filler
-
-    def masks(self, name: str) -> MaskView:
-        return self._database._mask_view(self._state, name)
-
-    def render(self, input_id: int) -> object | None:
-        return None if self._database._render is None else self._database._render(input_id)
-
-    def index(self, key: str) -> LayerIndex:
-        if key not in self._indexes:
-            entry = self._state.indexes.get(key)
-            if entry is None:
-                raise UnknownNameError(unknown_name("activation index", key, self._state.indexes))
-            database = self._database
-            segments = [database._segment(ref, entry.meta["dtype"]) for ref in entry.segments]
-            source = database._sources.get(str(entry.meta["id"]))
-            self._indexes[key] = LayerIndex(
-                key, entry.meta, segments, source, database._evaluated, database._tolerances
-            )
-        return self._indexes[key]
-
-
-class _Context:
-    """What results ask of the database."""
-
-    def __init__(
-        self, database: Database, token: Any, check: Callable[[Result, int | None], Verification] | None = None
-    ) -> None:
-        self._database = database
-        self.database_token = token
-        self._check = check
-
-    def with_verification(self, check: Callable[[Result, int | None], Verification]) -> _Context:
-        return _Context(self._database, self.database_token, check)
-
-    def input_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        return ids
-
-    def attributes(self, ids: NDArray[np.int64]) -> Mapping[str, NDArray[Any]]:
-        return {name: values[ids] for name, values in self._database.inputs.items()}
-
-    def render(self, input_id: int) -> object | None:
-        return None if self._database._render is None else self._database._render(input_id)
-
-    def verify(self, result: Result, sample: int | None) -> Verification:
-        assert self._check is not None
-        return self._check(result, sample)
-
-
-class Activations(Mapping[str, Layer]):
-    """The activation indexes of a database, by key: `db.activations["layer3"]`, `db.activations["epoch4/layer3"]`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __getitem__(self, key: str) -> Layer:
-        indexes = self._database._directory.state().indexes
-        if key not in indexes:
-            raise UnknownNameError(unknown_name("activation index", key, indexes))
-        return Layer(key, self._database._view)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._database._directory.state().indexes))
-
-    def __len__(self) -> int:
-        return len(self._database._directory.state().indexes)
-
-    def __delitem__(self, key: str) -> None:
-        """Drop an index. Its files stay for readers of older versions of the database."""
-        database = self._database
-        with database._directory.write() as transaction:
-            if key not in transaction.state.indexes:
-                raise UnknownNameError(unknown_name("activation index", key, transaction.state.indexes))
-            identity = str(transaction.state.indexes[key].meta["id"])
-            transaction.commit([{"op": "drop_index", "index": key}])
-        database._sources.pop(identity, None)
-        database._evaluated.forget(identity)
-        database._tolerances.pop(identity, None)
-
-    def __repr__(self) -> str:
-        try:
-            layers = list(self.values())
-        except ClosedDatabaseError:
-            return "Activations(the database is closed)"
-        return "\n".join(map(repr, layers)) or "Activations(none; call db.index_arrays or db.index_activations)"
-
-
-class _MaskStore:
-    """What collections need of an open database."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    @property
-    def directory(self) -> DatabaseDirectory:
-        return self._database._directory
-
-    @property
-    def index_filler(self) -> IndexFiller:
-        return self._database._index_filler
-
-    def at(self, state: State | None = None) -> _View:
-        return self._database._view(state)
-
-
-def _close(source: Source) -> None:
-    """Let go of a source's worker processes, if it has any."""
-    close = getattr(source, "close", None)
-    if close is not None:
-        close()
-
-
-def _checked_name(name: str | None) -> str:
-    """The prefix of the keys of a named model."""
-    if name is None:
-        return ""
-    if not isinstance(name, str):
-        raise DtypeError(f"name must be a str, got {name!r} ({type(name).__name__})")
-    _checked_key(name)
-    return name + "/"
-
-
-def _no_such_model(name: str | None, state: State) -> str:
-    """Why no index of a model goes by that name (None: by none), and which do."""
-    models = {entry.meta.get("name") for entry in state.indexes.values() if entry.meta["kind"] == "model"}
-    named = sorted(held for held in models if held is not None)
-    if name is None and named:
-        return f"every index of a model has a name, got none; say which: name={named[0]!r}" + (
-            f" (others are {', '.join(named[1:])})" if named[1:] else ""
-        )
-    if not models:
-        others = ", ".join(f"{key} ({entry.meta['kind']})" for key, entry in sorted(state.indexes.items()))
-        held = f"; there are: {others}, for attach_array and attach_function" if others else ""
-        return f"no index of a model to attach one to{held}; db.index_activations makes one"
-    if not named:
-        return f"no index of a model named {name!r}; the model that was indexed has no name: leave name= out"
-    return unknown_name("index of a model named", name, named)
-
-
-def _checked_key(key: Any) -> None:
-    if not isinstance(key, str):
-        raise DtypeError(f"the name of an index must be a str, got {key!r} ({type(key).__name__})")
-    if not key or key != key.strip() or not key.isprintable() or len(key.encode()) > 512:
-        raise InvalidValueError(
-            f"the name of an index must be printable text of 1 to 512 bytes without space around it, got {key!r}"
+        return filter_inputs(
+            self._session.at(), "db.filter", condition, limit, Options(where, limits, on_progress, explain)
         )

@@ -17,11 +17,14 @@ from neuralartifactdb.errors import DtypeError, ExtraMissingError, InvalidValueE
 from neuralartifactdb.expressions.intervals import Intervals, Texts
 from neuralartifactdb.host_arrays import host_array, is_tensor
 from neuralartifactdb.names import unknown_name
+from neuralartifactdb.storage.directory import DatabaseDirectory, WriteTransaction
+from neuralartifactdb.storage.state import State
+from neuralartifactdb.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 
-__all__ = ["Inputs", "as_columns", "check_key", "column_value"]
+__all__ = ["Inputs", "as_columns", "check_key", "column_value", "read_inputs", "with_columns", "write_inputs"]
 
 
 class Inputs(Mapping[str, NDArray[Any]]):
@@ -156,6 +159,58 @@ def _from_series(series: Any) -> NDArray[Any]:
         return np.asarray(series.to_numpy())
     values = series.to_numpy(dtype=object, na_value=None)
     return np.asarray(values, dtype=object)
+
+
+def with_columns(
+    held: Inputs, new: Mapping[str, NDArray[Any]], key: str | None, *, replace: bool, n_used: int
+) -> Inputs:
+    """The attributes after `db.set_inputs`; see there.
+
+    Args:
+        held: those there are.
+        new: columns of one length.
+        key: name of the key column; None keeps the one there is.
+        replace: whether columns of `held` may be replaced, or all of them by ones of another length.
+        n_used: inputs that must have a row, because they are indexed or have masks.
+
+    Raises:
+        InvalidValueError, UnknownNameError, DtypeError: as `db.set_inputs` says.
+    """
+    n = len(next(iter(new.values())))
+    if n < n_used:
+        raise InvalidValueError(f"columns must have a value for each of the {n_used:,} inputs, got {n:,}")
+    if len(held) and held.n_inputs != n:
+        missing = [name for name in held if name not in new]
+        if not replace or missing:
+            raise InvalidValueError(
+                f"columns must be as long as the ones there are, {held.n_inputs:,}, got {n:,}; "
+                f"give all columns again ({', '.join(held)}) with replace=True"
+            )
+        held = Inputs({}, held.key)
+    taken = [name for name in new if name in held]
+    if taken and not replace:
+        raise InvalidValueError(f"column {taken[0]!r} exists already; replace=True replaces it")
+    columns = {**held, **new}
+    key = held.key if key is None else key
+    if key is not None:
+        check_key(columns, key)
+    return Inputs(columns, key)
+
+
+def read_inputs(directory: DatabaseDirectory, state: State) -> Inputs:
+    """The attributes at a version, from their files."""
+    columns: dict[str, NDArray[Any]] = {}
+    for ref in state.inputs["segments"]:
+        columns.update(read_table(directory.reader(ref).file("table.parquet")))
+    return Inputs(columns, state.inputs["key"])
+
+
+def write_inputs(transaction: WriteTransaction, inputs: Inputs) -> None:
+    """Commit attributes, in the place of all that there are."""
+    writer = transaction.new_segment("inputs")
+    writer.create_file("table.parquet").write(write_table(dict(inputs)))
+    ref = writer.commit({"n": inputs.n_inputs})
+    transaction.commit([{"op": "set_inputs", "segments": [ref], "key": inputs.key, "meta": {}}])
 
 
 def check_key(columns: Mapping[str, NDArray[Any]], key: str) -> None:

@@ -1,4 +1,4 @@
-"""Messages about names that do not exist: what there is, nearest first."""
+"""Names that users give: what they may be, and messages about those that do not exist, nearest first."""
 
 from __future__ import annotations
 
@@ -6,9 +6,27 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["unknown_name"]
+from neuralartifactdb.errors import DtypeError, InvalidValueError
+
+__all__ = ["check_name", "unknown_name"]
 
 _SHOWN = 8
+_MAX_BYTES = 512
+
+
+def check_name(name: object, of: str) -> None:
+    """TypeError or ValueError unless it can be a name.
+
+    Args:
+        name: what was given.
+        of: what it is to name, such as "an index".
+    """
+    if not isinstance(name, str):
+        raise DtypeError(f"the name of {of} must be a str, got {name!r} ({type(name).__name__})")
+    if not name or name != name.strip() or not name.isprintable() or len(name.encode()) > _MAX_BYTES:
+        raise InvalidValueError(
+            f"the name of {of} must be printable text of 1 to {_MAX_BYTES} bytes without space around it, got {name!r}"
+        )
 
 
 def unknown_name(what: str, name: Any, known: Iterable[Any]) -> str:

@@ -45,7 +45,7 @@ def test_training_after_attaching_is_noticed(tmp_path: Path, images: torch.Tenso
         assert layer.nearest(3, [0, 1, 2], k=5).verify()
         with torch.no_grad():
             model[2].bias.add_(1e-6)  # too little for any bound to notice
-        db._evaluated.forget()
+        db._session.evaluated.forget()
         with pytest.raises(nadb.StaleIndexError, match="weights or buffers in 2"):
             layer.nearest(4, [0, 1, 2], k=5)
         with torch.no_grad():

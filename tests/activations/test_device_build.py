@@ -39,8 +39,8 @@ class DeviceSource(ArraySource):
 
 
 def segment_arrays(db: nadb.Database, key: str) -> list[dict[str, np.ndarray]]:
-    entry = db._directory.state().indexes[key]
-    readers = [db._directory.reader(ref) for ref in entry.segments]
+    entry = db._session.directory.state().indexes[key]
+    readers = [db._session.directory.reader(ref) for ref in entry.segments]
     return [{name: reader.array(name) for name in reader.arrays} for reader in readers]
 
 

@@ -74,7 +74,7 @@ def test_an_interrupted_query_leaves_everything_as_it_was(evaluated_bytes: int) 
 
     class Once:
         def __init__(self, b: Built) -> None:
-            self.source = b.db._sources[b.db._view().index("layer").identity]
+            self.source = b.db._session.sources[b.db._session.at().index("layer").identity]
             self.original = self.source._function  # type: ignore[attr-defined]
 
         def __call__(self, ids: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_an_interrupted_query_leaves_everything_as_it_was(evaluated_bytes: int) 
 
     with built(case) as b:
         expected = b.layer.nearest(np.zeros(4), None, 10)
-        b.db._evaluated.forget()
+        b.db._session.evaluated.forget()
         interrupted = Once(b)
         interrupted.source._function = interrupted
         with pytest.raises(KeyboardInterrupt):

@@ -114,7 +114,7 @@ class _TwoLayers:
         }
         held = {name: np.array(values, dtype=object) for name, values in columns.items() if name != "weight"}
         held["weight"] = np.array(columns["weight"], dtype=np.float64)  # None becomes NaN, as a table gives it back
-        b.db._inputs = ((), Inputs(held, None))  # as `set_inputs` would, without a table on disk per example
+        b.db._session._inputs = ((), Inputs(held, None))  # as `set_inputs` would, without a table on disk per example
         rows = {"a": b.rows, "b": oracle.plain_rows(other.array)}
         return b, Leaves(case, b.db, {"a": b.layer, "b": layer}, rows, columns)
 

@@ -42,7 +42,7 @@ def coded_cases(draw: st.DrawFn) -> Case:
 
 def stored_bounds(b: Any, leaf: Any) -> oracle.Bounds:
     """What the index says of every input, before anything is evaluated."""
-    index = b.db._view().index("layer")
+    index = b.db._session.at().index("layer")
     lower, upper, null = [], [], []
     for segment in index.segments:
         held = index.intervals(leaf, segment.first, segment.last)

@@ -163,7 +163,7 @@ def test_a_timeout_stops_between_batches() -> None:
     case = case_of("gaussian", n=9_000, shape=UNKNOWN)  # more than one wave
     with built(case) as b:
         original = type(b.function).__call__
-        b.db._sources[b.db._view().index("layer").identity]._function = lambda ids: (
+        b.db._session.sources[b.db._session.at().index("layer").identity]._function = lambda ids: (
             time.sleep(0.05),
             original(b.function, ids),
         )[1]

@@ -53,7 +53,7 @@ def check_answers(db: nadb.Database, array: NDArray[Any]) -> None:
 def segment_ids(db: nadb.Database) -> list[str]:
     if "feats" not in db.activations:
         return []
-    return [segment.reader.ref.id for segment in db._view().index("feats").segments]
+    return [segment.reader.ref.id for segment in db._session.at().index("feats").segments]
 
 
 def leftovers(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ def bytes_on_disk(path: str | Path) -> int:
 
 def check_segments(db: nadb.Database, key: str, n_neurons_of_pass: int | None = None) -> None:
     """Every segment takes the bytes it says, and no more than its plan did."""
-    index = db._view().index(key)
+    index = db._session.at().index(key)
     share = (1 << 30) * index.info.n_neurons // (n_neurons_of_pass or index.info.n_neurons)
     for segment in index.segments:
         ref = segment.reader.ref
@@ -71,7 +71,7 @@ def test_a_database_stays_within_its_storage(
                 allowed = {"2kB": 2_000, "33KB": 33_000, "1MB": 1_000_000}[storage]
             assert bytes_on_disk(path) <= allowed + FIXED
             if storage != "all":
-                assert layer.nbytes <= max(allowed, META_ALLOWANCE * len(db._view().index("feats").segments))
+                assert layer.nbytes <= max(allowed, META_ALLOWANCE * len(db._session.at().index("feats").segments))
             check_segments(db, "feats")
             assert layer.n_indexed == n
 

@@ -49,13 +49,13 @@ def test_weighted_scores_say_how_far_they_may_be_off(tmp_path: Path) -> None:
     with nadb.open(tmp_path / "a.nadb") as db:
         # what a later process computes is off by rounding, in every value but the hashed inputs'
         hashed = np.zeros((800, 1), dtype=bool)
-        hashed[db._directory.state().indexes["layer"].meta["fingerprint"]["inputs"]["ids"]] = True
+        hashed[db._session.directory.state().indexes["layer"].meta["fingerprint"]["inputs"]["ids"]] = True
 
         def shifted(ids: np.ndarray) -> np.ndarray:
             return np.where(hashed[ids] & (offset == 0), array[ids], array[ids] * np.float32(1 + 1e-6))
 
         layer = db.attach_function("layer", shifted)
-        assert db._tolerances  # the probes are not all among the hashed inputs
+        assert db._session.tolerances  # the probes are not all among the hashed inputs
         result = layer.highest([0, 1, 2], k=10, weights=[1e4, -1e4, 5e3])
         exact = array[:, :3].astype(np.float64) @ np.array([1e4, -1e4, 5e3])
         assert result.tolerance > 0

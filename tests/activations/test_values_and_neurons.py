@@ -72,7 +72,7 @@ def codes_of(segment, neuron: int) -> list[int]:
 def certainly_below(b, case: Case, neuron: int, value: float) -> int:
     """Indexed inputs in partitions that lie wholly below a value; kept values one by one."""
     total = 0
-    for segment in b.db._view().index("layer").segments:
+    for segment in b.db._session.at().index("layer").segments:
         column = [b.rows[i][neuron] for i in range(segment.first, segment.last)]
         if segment.keeps_values:
             total += sum(v < value for v in column)
@@ -99,7 +99,7 @@ def test_facts_of_a_layer() -> None:
         layer = b.layer
         assert (layer.name, layer.shape, layer.n_neurons, layer.dtype) == ("layer", (2, 3), 6, "float32")
         assert (layer.n_inputs, layer.n_indexed, layer.bits, layer.storage, layer.attached) == (100, 100, 5, 0.5, True)
-        assert layer.nbytes == sum(s.reader.ref.nbytes for s in b.db._view().index("layer").segments)
+        assert layer.nbytes == sum(s.reader.ref.nbytes for s in b.db._session.at().index("layer").segments)
         text = repr(layer)
         assert "'layer'" in text
         assert "100 inputs" in text

@@ -96,7 +96,7 @@ def test_a_cut_at_every_call_of_an_append(memory_path: Path) -> None:
             if found == before and cut_at % 4 == 0:  # the next attempt succeeds, and what was left is cleared away
                 assert replace(db).tolist() == list(range(12, 18))
                 assert content(db) == after
-                n_segments = len(db._directory.state().masks["m"].all_segments())
+                n_segments = len(db._session.directory.state().masks["m"].all_segments())
                 assert len(list((path / "segments").iterdir())) == n_segments
         shutil.rmtree(path)
     assert outcomes == {False, True}
@@ -111,8 +111,8 @@ def test_a_cut_at_every_call_of_a_merge_of_index_rows(memory_path: Path, monkeyp
         db.masks["m"].commit()
 
     def known(db: nadb.Database) -> tuple[list[int], int]:
-        segment = db._view().masks("m").segments[0]
-        return np.flatnonzero(segment.indexed()).tolist(), len(db._directory.state().masks["m"].index)
+        segment = db._session.at().masks("m").segments[0]
+        return np.flatnonzero(segment.indexed()).tolist(), len(db._session.directory.state().masks["m"].index)
 
     with nadb.open(first) as db:
         db.create_masks("m", dtype="uint8", index="lazy").append(OLD, input_id=range(12))
@@ -186,7 +186,7 @@ def test_kill_during_append(memory_path: Path) -> None:
             n = check(masks, acknowledged)
             masks.append(np.full((50, 64, 64), n % 251, np.uint8), input_id=[n] * 50, attrs={"job": n})
             assert check(masks, acknowledged) == n + 1
-            kept = {ref.id for ref in db._directory.state().segments()}
+            kept = {ref.id for ref in db._session.directory.state().segments()}
             assert {p.name for p in (path / "segments").iterdir()} == kept
     reader.close()
 

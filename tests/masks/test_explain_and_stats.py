@@ -54,7 +54,7 @@ def test_counts_on_edges_over_whole_cells_read_nothing() -> None:
 def test_each_mask_is_read_once_and_only_its_rows() -> None:
     with built(CASE) as b:
         expression = nadb.count((1, 2, 9, 7), low=99) / nadb.count((1, 5, 9, 12), low=77)
-        view = b.db._view().masks("m")
+        view = b.db._session.at().masks("m")
         candidates = MaskCandidates(expression, view, view.live_ids)
         candidates.refine(view.live_ids[::3])
         assert candidates.values.masks_read == 34
@@ -66,7 +66,7 @@ def test_rows_of_a_count_that_the_index_knows_are_not_read() -> None:
     """The whole's count is exact (edge at the threshold, small cells), so only the rows of the box are read."""
     with built(CASE) as b:
         inside, everywhere = nadb.count((3, 10, 17, 14), low=128), nadb.count(nadb.whole, low=128)
-        view = b.db._view().masks("m")
+        view = b.db._session.at().masks("m")
         candidates = MaskCandidates(inside / everywhere, view, view.live_ids)
         open_ids = np.concatenate([ids[~held.is_exact] for ids, held in candidates.blocks(lambda: None)])
         assert len(open_ids)

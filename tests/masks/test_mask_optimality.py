@@ -53,7 +53,7 @@ def questions(draw: st.DrawFn, b: Built) -> tuple[Any, list[float | None]]:
 
 def stored_bounds(b: Built, expression: Any) -> oracle.Bounds:
     """What the index says of every mask."""
-    view = b.db._view().masks("m")
+    view = b.db._session.at().masks("m")
     lower, upper, null = [], [], []
     for _, held in MaskCandidates(expression, view, view.live_ids).blocks(lambda: None):
         lower += held.lower.tolist()
@@ -101,7 +101,7 @@ def limits(given: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 def group_bounds(b: Built, expression: Any, by: str) -> tuple[oracle.Bounds, list[int], list[list[int]]]:
     """What the index says of every group, the masks that settling it reads, and its masks."""
-    view = b.db._view().masks("m")
+    view = b.db._session.at().masks("m")
     members, keys = grouped(view.live_ids, view.column(by))
     values = GroupValues(view, checked_group_leaves(expression, by), members, keys, by)
     blocks = list(GroupCandidates(expression, values, members).blocks(lambda: None))

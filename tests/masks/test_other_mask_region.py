@@ -116,7 +116,7 @@ def test_counts_over_another_mask_equal_brute_force(pair: tuple[Case, Case], dat
 
 def check_bounds(b: Built, expression: Any, formula: Callable[[int], Any]) -> None:
     """The intervals from the indexes hold the true value."""
-    view = b.db._view()
+    view = b.db._session.at()
     candidates = MaskCandidates(expression, view.masks("m"), view.masks("m").live_ids, collection=view.masks)
     for ids, intervals in candidates.blocks(lambda: None):
         for i, low, high in zip(ids.tolist(), intervals.lower.tolist(), intervals.upper.tolist(), strict=True):

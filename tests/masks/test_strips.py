@@ -25,7 +25,7 @@ SMOOTH = Case(shapes=((64, 64),), batches=(30, 30), grid=8, edges=tuple(range(16
 
 
 def view_of(b: Built) -> Any:
-    return b.db._view().masks("m")
+    return b.db._session.at().masks("m")
 
 
 @settings(max_examples=60)

@@ -16,19 +16,9 @@ from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.masks.batch import STORED_DTYPES, CollectionMeta
 from neuralartifactdb.masks.grid import checked_edges, checked_grid, checked_storage
 
-__all__ = ["check_collection_name", "check_same", "described"]
+__all__ = ["check_same", "described"]
 
 _MODES = ("append", "lazy")
-
-
-def check_collection_name(name: Any) -> None:
-    """TypeError or ValueError unless it can be the name of a collection."""
-    if not isinstance(name, str):
-        raise DtypeError(f"the name of a collection must be a str, got {name!r} ({type(name).__name__})")
-    if not name or name != name.strip() or not name.isprintable() or len(name.encode()) > 512:
-        raise InvalidValueError(
-            f"the name of a collection must be printable text of 1 to 512 bytes without space around it, got {name!r}"
-        )
 
 
 def described(

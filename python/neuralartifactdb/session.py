@@ -1,0 +1,152 @@
+"""What an open database holds as long as it is open: its directory, what is attached, what queries learned.
+
+`Database` is the public face of one. What is attached, remembered or tolerated belongs to the identity of an index, so
+that nothing of it is believed about the index that replaces it; see docs/ARCHITECTURE.md, "What a query may believe".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralartifactdb.activations.evaluated import EvaluatedCache
+from neuralartifactdb.activations.segment import ActivationSegment
+from neuralartifactdb.activations.source import Source
+from neuralartifactdb.database_view import DatabaseView
+from neuralartifactdb.errors import UnknownNameError
+from neuralartifactdb.inputs import Inputs, read_inputs
+from neuralartifactdb.names import unknown_name
+from neuralartifactdb.storage.directory import DatabaseDirectory
+from neuralartifactdb.storage.manifest import SegmentRef
+from neuralartifactdb.storage.mutex import Mutex
+from neuralartifactdb.storage.state import MaskEntry, State
+
+if TYPE_CHECKING:
+    from neuralartifactdb.masks.lazy import IndexFiller
+    from neuralartifactdb.masks.segment import MaskSegment
+    from neuralartifactdb.masks.view import MaskView
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The open database behind `Database`, layers and collections of masks.
+
+    Args:
+        directory: its files.
+        evaluated_bytes: memory for evaluated activations.
+    """
+
+    def __init__(self, directory: DatabaseDirectory, evaluated_bytes: int) -> None:
+        self.directory = directory
+        #: activations that queries evaluated, by identity of their index
+        self.evaluated = EvaluatedCache(evaluated_bytes)
+        #: what is attached, by identity of the index
+        self.sources: dict[str, Source] = {}
+        #: shares of the neurons' ranges by which a source may deviate, by identity of the index
+        self.tolerances: dict[str, NDArray[np.float64]] = {}
+        #: shows an input; see `Database.set_render`
+        self.render: Callable[[int], object] | None = None
+        self._segments: dict[SegmentRef, ActivationSegment] = {}
+        self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
+        self._filler: IndexFiller | None = None
+        self._mask_segments: dict[SegmentRef, MaskSegment] = {}
+        self._mask_views: dict[str, tuple[MaskEntry, MaskView]] = {}
+        self._mask_mutex = Mutex()
+
+    def at(self, state: State | None = None) -> DatabaseView:
+        """The database at a version; the newest by default."""
+        return DatabaseView(self, self.directory.state() if state is None else state)
+
+    # ---- versions --------------------------------------------------------------------------------------------------
+
+    def n_inputs_at(self, state: State) -> int:
+        """Inputs that the database is about at a version; 0 while it knows none."""
+        return max(self.n_used_at(state), self.inputs_at(state).n_inputs)
+
+    def n_used_at(self, state: State) -> int:
+        """One more than the greatest id of an input that is indexed or has a mask."""
+        counts = [int(entry.meta["n_inputs"]) for entry in state.indexes.values()]
+        counts += [int(entry.meta.get("n_inputs", 0)) for entry in state.masks.values()]
+        return max(counts, default=0)
+
+    def inputs_at(self, state: State) -> Inputs:
+        """The attributes of the inputs at a version. Versions that did not change them share them."""
+        refs = tuple(state.inputs["segments"])
+        held = self._inputs  # once: another thread may replace it by that of another version
+        if held is None or held[0] != refs:
+            held = self._inputs = (refs, read_inputs(self.directory, state))
+        return held[1]
+
+    def masks_at(self, state: State, name: str) -> MaskView:
+        """A collection at a version. Versions that did not change it share one view."""
+        from neuralartifactdb.masks.view import MaskView
+
+        entry = state.masks.get(name)
+        if entry is None:
+            raise UnknownNameError(unknown_name("collection of masks", name, state.masks))
+        with self._mask_mutex.lock:
+            held = self._mask_views.get(name)
+            if held is None or held[0] is not entry:
+                view = MaskView(name, entry, self.directory.reader, self._mask_segments)
+                held = self._mask_views[name] = (entry, view)
+            return held[1]
+
+    def segment(self, ref: SegmentRef, dtype: str) -> ActivationSegment:
+        """A segment of an index, opened once."""
+        segment = self._segments.get(ref)
+        if segment is None:
+            segment = self._segments[ref] = ActivationSegment(self.directory.reader(ref), dtype)
+        return segment
+
+    @property
+    def index_filler(self) -> IndexFiller:
+        """Keeps index rows that queries over masks compute."""
+        from neuralartifactdb.masks.lazy import IndexFiller
+
+        with self._mask_mutex.lock:
+            if self._filler is None:
+                self._filler = IndexFiller(self.directory)
+            return self._filler
+
+    # ---- what belongs to the identity of an index ------------------------------------------------------------------
+
+    def attach(self, identity: str, source: Source) -> None:
+        """Let a source evaluate an index; what another one computed is forgotten, and it is closed if idle."""
+        before = self.sources.get(identity)
+        self._forget_values(identity)
+        self.sources[identity] = source
+        if before is not None and all(before is not held for held in self.sources.values()):
+            _close(before)
+
+    def forget(self, identity: str) -> None:
+        """Drop what is attached, remembered and tolerated of an index."""
+        self.sources.pop(identity, None)
+        self._forget_values(identity)
+
+    def _forget_values(self, identity: str) -> None:
+        self.evaluated.forget(identity)
+        self.tolerances.pop(identity, None)
+
+    def close(self) -> None:
+        """Free memory and files; keep what queries learned about masks. Closing twice is fine."""
+        if self._filler is not None:
+            self._filler.close()
+        for source in {id(source): source for source in self.sources.values()}.values():
+            _close(source)
+        self.sources.clear()
+        self.evaluated.forget()
+        self._segments.clear()
+        self._mask_views.clear()
+        self._mask_segments.clear()
+        self.directory.close()
+
+
+def _close(source: Source) -> None:
+    """Let go of a source's worker processes, if it has any."""
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
