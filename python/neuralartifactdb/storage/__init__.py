@@ -1,7 +1,7 @@
 """Bytes, files, checksums, versions, the writer's lock, the block cache, attribute tables.
 
 Implements design section 6; docs/FORMAT.md has the bytes. It knows what a segment is, not what is in it.
-`io` is the only module of the package that touches the file system.
+`io` alone touches the file system.
 """
 
 from __future__ import annotations

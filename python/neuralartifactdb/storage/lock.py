@@ -59,7 +59,7 @@ class WriterLock:
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
         pause = _FIRST_PAUSE_S
-        file = io.open_lock(self.path)
+        file = io.LockFile(self.path)
         try:
             while not file.try_lock():
                 left = deadline - time.monotonic()
