@@ -59,7 +59,7 @@ def test_code_bounds(benchmark: Any, note: Any, sized: Any, bits: int, maxima: b
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("term", ["value", "sq_diff"])
-def test_value_bounds(benchmark: Any, note: Any, sized: Any, dtype: str, term: str) -> None:
+def test_value_scores(benchmark: Any, note: Any, sized: Any, dtype: str, term: str) -> None:
     rng = np.random.default_rng(3)
     n_inputs, row_group = sized(N_INPUTS), 1024
     n_groups = -(-n_inputs // row_group)
@@ -72,8 +72,8 @@ def test_value_bounds(benchmark: Any, note: Any, sized: Any, dtype: str, term: s
         own = column if targets is None else (column - targets[j]) * (column - targets[j])
         total = own if j == 0 else total + own
     out = np.empty(n_inputs)
-    arguments = (columns, N_NEURONS, row_group, n_inputs, dtype, term, "sum", targets, None, None, out, None)
-    _core.value_bounds(*arguments, threads=1)
+    arguments = (columns, N_NEURONS, row_group, n_inputs, dtype, term, "sum", targets, None, out)
+    _core.value_scores(*arguments, threads=1)
     assert (out == total).all()
-    benchmark.pedantic(_core.value_bounds, arguments, {"threads": 1}, rounds=7)
+    benchmark.pedantic(_core.value_scores, arguments, {"threads": 1}, rounds=7)
     note(ns_per_input_and_neuron=lambda s: s / (n_inputs * N_NEURONS) * 1e9)

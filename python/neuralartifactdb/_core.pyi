@@ -321,7 +321,7 @@ def code_bounds(
         ValueError: Bad arguments, or a row whose number of top codes is not that of its maxima.
     """
 
-def value_bounds(
+def value_scores(
     columns: _Rows,
     n_neurons: int,
     row_group: int,
@@ -331,13 +331,11 @@ def value_bounds(
     combine: str,
     targets: _Floats | None,
     weights: _Floats | None,
-    tolerances: _Floats | None,
-    lower: _Floats,
-    upper: _Floats | None,
+    scores: _Floats,
     *,
     threads: int = 0,
 ) -> None:
-    """Exact scores (or, with tolerances, bounds) of a group for every input of a segment, from kept values.
+    """Exact scores of a group for every input of a segment, from kept values.
 
     The same arithmetic as `code_bounds` over tables of `term_tables`, bit for bit.
 
@@ -346,10 +344,8 @@ def value_bounds(
         dtype: "float16", "bfloat16", "float32" or "float64".
         term: As in `term_tables`.
         combine: "sum", "min" or "max".
-        targets, weights, tolerances (float64 (n_neurons,)): Or None. With tolerances the term is taken over
-            [v - tolerance, v + tolerance]; `upper` is then needed.
-        lower (float64 (n_inputs,)): Output; the exact score without tolerances (NaN stays NaN).
-        upper (float64 (n_inputs,)): Output; may be None or `lower` without tolerances.
+        targets, weights (float64 (n_neurons,)): Or None.
+        scores (float64 (n_inputs,)): Output; NaN stays NaN.
     """
 
 def combine_terms(terms: _Floats, combine: str) -> _Floats:
@@ -734,11 +730,3 @@ class BoundedSearch:
     @property
     def refined_count(self) -> int:
         """Distinct candidates refined."""
-
-    @property
-    def all_lower_nonnegative(self) -> bool:
-        """Whether every lower end offered is >= 0 (NULL aside)."""
-
-    @property
-    def relaxed(self) -> bool:
-        """Whether theta or epsilon ended the search with candidates open."""

@@ -50,7 +50,7 @@ def code_bounds() -> Iterator[Array]:
                     yield np.stack([lower, upper])
 
 
-def value_bounds() -> Iterator[Array]:
+def value_scores() -> Iterator[Array]:
     rng = np.random.default_rng(3)
     for dtype in ("float16", "bfloat16", "float32", "float64"):
         for term in ("value", "square", "abs_diff", "sq_diff", "product"):
@@ -62,11 +62,9 @@ def value_bounds() -> Iterator[Array]:
                     columns = [v.astype(dtype).tobytes() for v in values]
                 targets = rng.standard_normal(3) if term in ("abs_diff", "sq_diff", "product") else None
                 group = (columns, 3, n, n, dtype, term, ("sum", "min", "max")[n % 3], targets, rng.standard_normal(3))
-                lower, upper = np.empty(n), np.empty(n)
-                _core.value_bounds(*group, None, lower, upper)
-                yield lower
-                _core.value_bounds(*group, np.full(3, 1e-3), lower, upper)
-                yield np.stack([lower, upper])
+                scores = np.empty(n)
+                _core.value_scores(*group, scores)
+                yield scores
 
 
 def encoders() -> Iterator[Array]:
@@ -119,7 +117,7 @@ def cells() -> Iterator[Array]:
                     yield np.stack([lower, upper])
 
 
-PARTS: list[Callable[[], Iterator[Array]]] = [codes, code_bounds, value_bounds, encoders, pixels, cells]
+PARTS: list[Callable[[], Iterator[Array]]] = [codes, code_bounds, value_scores, encoders, pixels, cells]
 
 
 def main() -> None:

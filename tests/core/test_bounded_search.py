@@ -104,6 +104,7 @@ def run_search(
     blocks: int = 1,
     search: _core.BoundedSearch | None = None,
 ) -> Run:
+    may_stop_early = search is not None
     search = search or _core.BoundedSearch(k, largest=largest, floor=floor)
     for part in range(blocks):
         some = truths[part::blocks]
@@ -130,8 +131,8 @@ def run_search(
     ids, scores, is_null = search.result()
     assert search.candidate_count == len(truths)
     assert search.refined_count == len(refined)
-    assert search.open_count == 0 or search.relaxed
-    if not search.relaxed:
+    assert search.open_count == 0 or may_stop_early
+    if search.open_count == 0:
         assert search.settled_count == len(truths) - len(refined)
     return Run(ids.tolist(), scores.tolist(), is_null.tolist(), refined, n_waves, search)
 
@@ -258,21 +259,20 @@ def test_relaxed_distance_guarantee(
             assert returned <= theta * other or returned <= other + epsilon
     if theta == 1.0 and epsilon == 0.0:
         assert run.ids == exact.ids
-        assert not run.search.relaxed
+        assert run.search.open_count == 0
 
 
 def test_theta_on_scores_needs_nonnegative_bounds() -> None:
     for least, refinements in ((0.0, 1), (-1.0, 2)):
         search = _core.BoundedSearch(1, largest=True, theta=2.0, theta_on="score")
         search.offer(np.array([0, 1]), np.array([5.0, least]), np.array([12.0, 11.0]))
-        assert search.all_lower_nonnegative == (least >= 0)
         n = 0
         while len(wave := search.next_wave(1, 1)) > 0:
             n += 1
             exact = np.where(wave == 0, 6.0, 4.0)
             search.refine(wave, exact, exact)
         assert n == refinements
-        assert search.relaxed == (least >= 0)
+        assert search.open_count == (1 if least >= 0 else 0)
         assert search.result()[0].tolist() == [0]
 
 

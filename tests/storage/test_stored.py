@@ -15,7 +15,7 @@ from neuralartifactdb import _core
 from neuralartifactdb._core import BlockCache
 from neuralartifactdb.errors import FormatError
 from neuralartifactdb.storage import SegmentReader, SegmentRef, SegmentWriter, io
-from neuralartifactdb.storage.io import reading
+from neuralartifactdb.storage.io.reading import _descriptors
 from neuralartifactdb.storage.arrays import new_segment_id
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 20, 30), dtype=np.uint8)
@@ -107,15 +107,15 @@ def fail_while_reading(readers: list[SegmentReader], which: int) -> None:
         for reader in readers:
             stack.enter_context(reader.stored("pixels"))
         error = _core.ReadError("reading failed")
-        error.descriptor = reading._descriptors._open[str(path_of(readers[which]))].fd
+        error.descriptor = _descriptors._open[str(path_of(readers[which]))].fd
         error.errno = errno.EIO
         raise error
 
 
 def test_what_cannot_be_read_is_an_os_error_with_its_path(readers: list[SegmentReader], tmp_path: Path) -> None:
     counted(readers)
-    descriptor = reading._descriptors.acquire(str(path_of(readers[1])))
-    reading._descriptors.release(descriptor)
+    descriptor = _descriptors.acquire(str(path_of(readers[1])))
+    _descriptors.release(descriptor)
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
         os.dup2(directory, descriptor.fd)  # a directory cannot be read

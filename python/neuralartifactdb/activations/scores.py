@@ -194,7 +194,7 @@ def exact_scores(leaf: GroupScore, columns: NDArray[Any]) -> Intervals:
     parts = []
     for pass_ in leaf.accumulations():
         out = np.empty(n, dtype=np.float64)
-        _core.value_bounds(
+        _core.value_scores(
             rows,
             len(columns),
             max(n, 1),
@@ -204,9 +204,7 @@ def exact_scores(leaf: GroupScore, columns: NDArray[Any]) -> Intervals:
             pass_.combine,
             pass_.targets,
             pass_.weights,
-            None,
             out,
-            None,
         )
         parts.append((out, out))
     return leaf.finish(parts)

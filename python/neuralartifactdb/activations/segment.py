@@ -174,9 +174,9 @@ class ActivationSegment:
             lower = np.empty(n_read, dtype=np.float64)
             upper = lower if tables is None else np.empty(n_read, dtype=np.float64)
             if tables is None:
-                _core.value_bounds(
+                _core.value_scores(
                     rows, len(leaf.neurons), self.row_group, n_read, self.dtype,
-                    pass_.term, pass_.combine, pass_.targets, pass_.weights, None, lower, None,
+                    pass_.term, pass_.combine, pass_.targets, pass_.weights, lower,
                 )  # fmt: skip
             else:
                 table, maxima = tables.of(pass_)

@@ -75,30 +75,6 @@ class Intervals:
         missing = np.isnan(exact)
         return cls(exact, exact, missing if missing.any() else None)
 
-    @classmethod
-    def validated(cls, lower: ArrayLike, upper: ArrayLike, may_be_null: ArrayLike | None = None) -> Intervals:
-        """Intervals from outside, checked: float64[n], lower <= upper, NaN in both ends or in none.
-
-        Raises:
-            InvalidValueError: shapes differ, an end alone is NaN, or a lower bound is above its upper bound.
-        """
-        low = np.asarray(lower, dtype=np.float64)
-        high = low if upper is lower else np.asarray(upper, dtype=np.float64)
-        null = None if may_be_null is None else np.asarray(may_be_null, dtype=np.bool_)
-        if low.ndim != 1 or high.shape != low.shape or (null is not None and null.shape != low.shape):
-            shapes = (low.shape, high.shape, None if null is None else null.shape)
-            raise InvalidValueError(
-                f"lower, upper and may_be_null must be one-dimensional of one length, got shapes {shapes}"
-            )
-        missing = np.isnan(low)
-        bad = np.flatnonzero(~(low <= high) & ~(missing & np.isnan(high)))
-        if bad.size:
-            i = int(bad[0])
-            raise InvalidValueError(f"lower must not exceed upper, got [{low[i]!r}, {high[i]!r}] at position {i}")
-        if missing.any():
-            null = missing if null is None else null | missing
-        return cls(low, high, null)
-
     def __len__(self) -> int:
         """The number of candidates."""
         return len(self.lower)

@@ -154,9 +154,7 @@ class CodeBounds {
 
 struct ValueScratch {
   double values[kBlock];
-  double upper_values[kBlock];
-  double terms[2 * kBlock];
-  double acc[2 * kBlock];
+  double terms[kBlock];
 };
 
 std::size_t size_of(ColumnType type) {
@@ -180,9 +178,8 @@ void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int b
       [&](std::size_t group, std::size_t worker) { bounds.row_group(group, scratch[worker], lower, upper); }, poll);
 }
 
-void value_bounds(const GroupShape& shape, const void* const* columns, ColumnType type, const Term* terms,
-                  const double* tolerances, CombineKind combine, double* lower, double* upper, int threads,
-                  const Poll& poll) {
+void value_scores(const GroupShape& shape, const void* const* columns, ColumnType type, const Term* terms,
+                  CombineKind combine, double* scores, int threads, const Poll& poll) {
   const KernelTable& kernels = active_kernels();
   const std::size_t size = size_of(type);
   const std::size_t n_threads = threads_for(shape.n_inputs * shape.n_neurons, kLookupsPerThread, threads);
@@ -191,30 +188,16 @@ void value_bounds(const GroupShape& shape, const void* const* columns, ColumnTyp
   const auto row_group = [&](std::size_t group, std::size_t worker) {
     ValueScratch& s = scratch[worker];
     const std::size_t n_rows = shape.rows_of(group);
-    const std::size_t width = tolerances != nullptr ? 2 : 1;  // doubles per input
     for (std::size_t begin = 0; begin < n_rows; begin += kBlock) {
       const std::size_t n = std::min(kBlock, n_rows - begin);
+      double* acc = scores + group * shape.row_group + begin;
       for (std::size_t j = 0; j < shape.n_neurons; ++j) {
         const Term& term = terms[j];
         const auto* column = static_cast<const std::uint8_t*>(columns[group * shape.n_neurons + j]);
         kernels.widen[type](column + begin * size, n, s.values);
-        double* out = j == 0 ? s.acc : s.terms;
-        if (tolerances == nullptr) {
-          kernels.term_points[term.kind](s.values, n, &term, out);
-        } else {
-          for (std::size_t i = 0; i < n; ++i) s.upper_values[i] = s.values[i] + tolerances[j];
-          for (std::size_t i = 0; i < n; ++i) s.values[i] -= tolerances[j];
-          kernels.term_intervals[term.kind](s.values, s.upper_values, n, &term, out);
-        }
-        if (j > 0) kernels.combine[combine](s.terms, width * n, s.acc);
+        kernels.term_points[term.kind](s.values, n, &term, j == 0 ? acc : s.terms);
+        if (j > 0) kernels.combine[combine](s.terms, n, acc);
       }
-      const std::size_t first = group * shape.row_group + begin;
-      if (tolerances != nullptr) {
-        kernels.split_pairs(s.acc, n, lower + first, upper + first);
-        continue;
-      }
-      std::memcpy(lower + first, s.acc, n * sizeof(double));
-      if (upper != nullptr && upper != lower) std::memcpy(upper + first, s.acc, n * sizeof(double));
     }
   };
   parallel_for(shape.n_groups(), static_cast<int>(n_workers), row_group, poll);

@@ -37,13 +37,10 @@ void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int b
                  const MaximaTerms& maxima, CombineKind combine, double* lower, double* upper, int threads,
                  const Poll& poll);
 
-// The same over kept values. columns[r * n_neurons + j]: values of `type`. terms: one per neuron. tolerances: one per
-// neuron, or nullptr: exact values. With tolerances the term is taken over [v - tolerance, v + tolerance], and `upper`
-// must not be nullptr; without, lower gets the exact score (NaN stays NaN) and upper, unless nullptr or equal to lower,
-// a copy.
-void value_bounds(const GroupShape& shape, const void* const* columns, ColumnType type, const Term* terms,
-                  const double* tolerances, CombineKind combine, double* lower, double* upper, int threads,
-                  const Poll& poll);
+// The exact scores, from kept values. columns[r * n_neurons + j]: values of `type`. terms: one per neuron. NaN stays
+// NaN.
+void value_scores(const GroupShape& shape, const void* const* columns, ColumnType type, const Term* terms,
+                  CombineKind combine, double* scores, int threads, const Poll& poll);
 
 // out[i] = terms[0][i] (+, min, max) terms[1][i] ..., left to right; terms: n_terms x n, n_terms >= 1.
 void combine_terms(const double* terms, std::size_t n_terms, std::size_t n, CombineKind combine, double* out);

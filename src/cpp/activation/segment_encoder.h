@@ -41,7 +41,6 @@ class SegmentEncoder {
 
   const RowGroupQueue& groups() const noexcept { return groups_; }
   int bits() const noexcept { return bits_; }
-  bool finished() const noexcept { return finished_; }
 
  private:
   struct Neuron {

@@ -411,10 +411,9 @@ const NamedColumn& parse_column(const std::string& dtype) {
   throw py::value_error("`dtype` must be 'float16', 'bfloat16', 'float32' or 'float64', got '" + dtype + "'");
 }
 
-void value_bounds(const py::object& columns_object, py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs,
+void value_scores(const py::object& columns_object, py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs,
                   const std::string& dtype, const std::string& term_name, const std::string& combine_name,
-                  const py::object& targets_object, const py::object& weights_object,
-                  const py::object& tolerances_object, const py::object& lower_object, const py::object& upper_object,
+                  const py::object& targets_object, const py::object& weights_object, const py::object& scores_object,
                   int threads) {
   const activation::GroupShape shape = group_shape(n_neurons, row_group, n_inputs);
   const NamedColumn& column = parse_column(dtype);
@@ -422,30 +421,13 @@ void value_bounds(const py::object& columns_object, py::ssize_t n_neurons, py::s
   const CombineKind combine = parse_combine(combine_name);
   const int n_threads = resolve_threads(threads);
   const std::vector<Term> terms = make_terms(kind, targets_object, weights_object, shape.n_neurons);
-  Array<double> tolerances;
-  if (!tolerances_object.is_none()) tolerances = per_neuron(tolerances_object, "tolerances", shape.n_neurons);
-  for (std::size_t j = 0; j < shape.n_neurons && !tolerances_object.is_none(); ++j) {
-    if (tolerances.data()[j] >= 0.0) continue;
-    throw py::value_error("`tolerances` must be at least 0, got " + std::to_string(tolerances.data()[j]) +
-                          " at position " + std::to_string(j));
-  }
-  Array<double> lower = require_output(lower_object, "lower", shape.n_inputs);
-  double* lo = lower.mutable_data();
-  double* hi = nullptr;
-  Array<double> upper;
-  if (!upper_object.is_none()) {
-    upper = require_output(upper_object, "upper", shape.n_inputs);
-    hi = upper.mutable_data();
-  }
-  const double* slack = tolerances_object.is_none() ? nullptr : tolerances.data();
-  if (slack != nullptr && (hi == nullptr || hi == lo)) {
-    throw py::value_error("`upper` must be an array of its own when `tolerances` are given, got None or `lower`");
-  }
+  Array<double> scores = require_output(scores_object, "scores", shape.n_inputs);
   const Buffers columns(columns_object, "columns", n_rows_total(shape),
                         [&](std::size_t i) { return shape.rows_of(i / shape.n_neurons) * column.size; });
+  double* out = scores.mutable_data();
   const py::gil_scoped_release release;
-  activation::value_bounds(shape, columns.pointers().data(), column.type, terms.data(), slack, combine, lo, hi,
-                           n_threads, check_signals());
+  activation::value_scores(shape, columns.pointers().data(), column.type, terms.data(), combine, out, n_threads,
+                           check_signals());
 }
 
 Array<double> combine_terms(const py::object& terms_object, const std::string& combine_name) {
@@ -637,10 +619,9 @@ void bind_activation(py::module_& m) {
   m.def("code_bounds", &code_bounds, py::arg("rows"), py::arg("n_neurons"), py::arg("row_group"), py::arg("n_inputs"),
         py::arg("n_bits"), py::arg("tables"), py::arg("maxima_terms"), py::arg("maxima_starts"), py::arg("combine"),
         py::arg("lower"), py::arg("upper"), py::kw_only(), py::arg("threads") = 0);
-  m.def("value_bounds", &value_bounds, py::arg("columns"), py::arg("n_neurons"), py::arg("row_group"),
+  m.def("value_scores", &value_scores, py::arg("columns"), py::arg("n_neurons"), py::arg("row_group"),
         py::arg("n_inputs"), py::arg("dtype"), py::arg("term"), py::arg("combine"), py::arg("targets"),
-        py::arg("weights"), py::arg("tolerances"), py::arg("lower"), py::arg("upper"), py::kw_only(),
-        py::arg("threads") = 0);
+        py::arg("weights"), py::arg("scores"), py::kw_only(), py::arg("threads") = 0);
   m.def("combine_terms", &combine_terms, py::arg("terms"), py::arg("combine"));
 
   m.def("decode", &decode, py::arg("row"), py::arg("n"), py::arg("n_bits"));

@@ -24,11 +24,15 @@ struct SearchObject {
   std::atomic<bool> in_use{false};
 };
 
+// What a call goes over besides what it is given: none of the candidates, a few of each wave's, or all.
+enum class Over : std::uint8_t { kNone, kSome, kAll };
+
 // Runs body on the search, without the GIL where the work is worth it.
 template <class Body>
-auto run(SearchObject& self, std::size_t work, Body&& body) {
+auto run(SearchObject& self, std::size_t n_given, Over over, Body&& body) {
   const InUse guard(self.in_use, "this BoundedSearch");
-  if (work < kReleaseFrom) return body(self.search);
+  const std::size_t held = over == Over::kNone ? 0 : self.search.held_count();
+  if (n_given + (over == Over::kSome ? held / 64 : held) < kReleaseFrom) return body(self.search);
   const py::gil_scoped_release release;
   return body(self.search);
 }
@@ -81,35 +85,33 @@ std::unique_ptr<SearchObject> make_search(std::optional<std::int64_t> k, bool la
   return std::make_unique<SearchObject>(options);
 }
 
-std::size_t candidates(const SearchObject& self) { return self.search.held_count(); }
-
 Array<std::int64_t> next_wave(SearchObject& self, py::ssize_t unit, py::ssize_t max_wave) {
   const std::size_t u = require_size("unit", unit, 1, PY_SSIZE_T_MAX);
   const std::size_t most = require_size("max_wave", max_wave, 1, PY_SSIZE_T_MAX);
-  return copy_to_array(run(self, candidates(self), [&](BoundedSearch& s) { return s.next_wave(u, most); }));
+  return copy_to_array(run(self, 0, Over::kAll, [&](BoundedSearch& s) { return s.next_wave(u, most); }));
 }
 
 py::tuple plan(SearchObject& self, py::ssize_t unit, py::ssize_t max_wave) {
   const std::size_t u = require_size("unit", unit, 1, PY_SSIZE_T_MAX);
   const std::size_t most = require_size("max_wave", max_wave, 1, PY_SSIZE_T_MAX);
-  const search::PlannedWork work = run(self, candidates(self), [&](const BoundedSearch& s) { return s.plan(u, most); });
+  const search::PlannedWork work = run(self, 0, Over::kAll, [&](const BoundedSearch& s) { return s.plan(u, most); });
   return py::make_tuple(work.n_evaluations, work.n_waves);
 }
 
 void offer(SearchObject& self, const py::object& ids, const py::object& lower, const py::object& upper,
            const py::object& may_be_null) {
   const BlockArrays arrays(ids, lower, upper, may_be_null);
-  run(self, arrays.block.n, [&](BoundedSearch& s) { s.offer(arrays.block); });
+  run(self, arrays.block.n, Over::kNone, [&](BoundedSearch& s) { s.offer(arrays.block); });
 }
 
 void refine(SearchObject& self, const py::object& ids, const py::object& lower, const py::object& upper,
             const py::object& may_be_null) {
   const BlockArrays arrays(ids, lower, upper, may_be_null);
-  run(self, arrays.block.n + candidates(self) / 64, [&](BoundedSearch& s) { s.refine(arrays.block); });
+  run(self, arrays.block.n, Over::kSome, [&](BoundedSearch& s) { s.refine(arrays.block); });
 }
 
 py::tuple result(SearchObject& self) {
-  const search::Ranking ranking = run(self, 0, [](const BoundedSearch& s) { return s.result(); });
+  const search::Ranking ranking = run(self, 0, Over::kNone, [](const BoundedSearch& s) { return s.result(); });
   Array<bool> is_null(static_cast<py::ssize_t>(ranking.is_null.size()));
   std::copy(ranking.is_null.begin(), ranking.is_null.end(), is_null.mutable_data());
   return py::make_tuple(copy_to_array(ranking.ids), copy_to_array(ranking.scores), is_null);
@@ -118,7 +120,7 @@ py::tuple result(SearchObject& self) {
 // A property that the search computes.
 template <class T, class Getter>
 auto property(Getter getter) {
-  return [getter](SearchObject& self) -> T { return run(self, 0, getter); };
+  return [getter](SearchObject& self) -> T { return run(self, 0, Over::kNone, getter); };
 }
 
 }  // namespace
@@ -143,10 +145,7 @@ void bind_search(py::module_& m) {
       .def_property_readonly("settled_count",
                              property<std::int64_t>([](BoundedSearch& s) { return s.settled_count(); }))
       .def_property_readonly("refined_count",
-                             property<std::int64_t>([](BoundedSearch& s) { return s.refined_count(); }))
-      .def_property_readonly("all_lower_nonnegative",
-                             property<bool>([](BoundedSearch& s) { return s.all_lower_nonnegative(); }))
-      .def_property_readonly("relaxed", property<bool>([](BoundedSearch& s) { return s.relaxed(); }));
+                             property<std::int64_t>([](BoundedSearch& s) { return s.refined_count(); }));
 }
 
 }  // namespace nadb::python

@@ -276,7 +276,6 @@ std::vector<std::int64_t> BoundedSearch::next_wave(std::size_t unit, std::size_t
   std::vector<std::int64_t> wave;
   std::size_t n_better = 0;  // exact scores that rank before the candidate in hand
   bool finished = false;
-  relaxed_ = false;
   while (wave.size() < max_wave) {
     const QueueEntry* top = queue_top();
     if (top == nullptr) break;
@@ -291,10 +290,7 @@ std::vector<std::int64_t> BoundedSearch::next_wave(std::size_t unit, std::size_t
       if (c.refined) --n_open_refined_;
       continue;
     }
-    if (relaxed_stop(rank.key)) {
-      relaxed_ = true;
-      break;
-    }
+    if (relaxed_stop(rank.key)) break;
     while (n_better < exact_.size() && exact_[n_better] < rank) ++n_better;
     const bool certain = k_ == 0 || n_better + wave.size() < k_;
     if (!certain && wave.size() % unit == 0) break;

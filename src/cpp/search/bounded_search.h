@@ -80,8 +80,6 @@ class BoundedSearch {
   std::optional<double> threshold();
   std::optional<double> kth();         // the k-th best exact score
   std::optional<double> peek_bound();  // the optimistic end of the best open candidate
-  bool all_lower_nonnegative() const noexcept { return all_lower_nonnegative_; }
-  bool relaxed() const noexcept { return relaxed_; }  // theta or epsilon ended the search before exactness did
 
   std::int64_t candidate_count() const noexcept { return n_offered_; }
   std::size_t held_count() const noexcept { return candidates_.size(); }
@@ -159,7 +157,6 @@ class BoundedSearch {
   std::int64_t refined_since_cut_ = 0;
   std::size_t offered_since_cut_ = 0;
   bool all_lower_nonnegative_ = true;
-  bool relaxed_ = false;
   std::vector<Rank> scratch_;
 };
 
