@@ -10,7 +10,6 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -81,8 +80,8 @@ void parallel_for(std::size_t n_tasks, int threads, const std::function<void(std
   for (std::size_t worker = 1; worker < wanted; ++worker) {
     try {
       others.emplace_back(work, worker);
-    } catch (const std::system_error&) {
-      break;  // the system has no thread to spare; those that run share the tasks
+    } catch (const std::exception&) {
+      break;  // the system has no thread or memory to spare; those that run share the tasks
     }
   }
   work(0);

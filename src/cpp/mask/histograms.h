@@ -1,5 +1,5 @@
 // Builds the histogram index of masks: per edge, mask and cell the number of pixels at or above the edge, as one byte
-// rounded down. Implements design.md, section 5, "Index".
+// rounded up. Implements design.md, section 5, "Index".
 #pragma once
 
 #include <cstddef>

@@ -74,7 +74,7 @@ void Buffers::add(const py::object& object, const char* name, std::size_t i, std
     throw py::type_error("`" + std::string(name) + "[" + std::to_string(i) +
                          "]` must be a contiguous bytes-like object, got " + type_name(object));
   }
-  views_.push_back(std::move(view));
+  views_.emplace_back(view.release());
   add(views_.back()->buf, static_cast<std::size_t>(views_.back()->len), name, i, n_bytes, exact);
 }
 
@@ -87,8 +87,18 @@ void Buffers::add(const void* data, std::size_t size, const char* name, std::siz
   pointers_.push_back(data);
 }
 
-Buffers::~Buffers() {
-  for (const auto& view : views_) PyBuffer_Release(view.get());
+void Buffers::Release::operator()(Py_buffer* view) const {
+  PyBuffer_Release(view);
+  delete view;
+}
+
+const py::object& make_exception(py::module_& m, const char* name, const char* doc) {
+  const std::string full = std::string("neuralartifactdb._core.") + name;
+  PyObject* type = PyErr_NewExceptionWithDoc(full.c_str(), doc, PyExc_ValueError, nullptr);
+  if (type == nullptr) throw py::error_already_set();
+  const auto* held = new py::object(py::reinterpret_steal<py::object>(type));
+  m.attr(name) = *held;
+  return *held;
 }
 
 Poll check_signals() {

@@ -14,7 +14,6 @@
 #include <utility>
 #include <vector>
 
-#include "activation/row_groups.h"
 #include "parallel_for.h"
 #include "storage/block_cache.h"
 
@@ -68,14 +67,6 @@ Array<T> copy_to_array(const std::vector<T>& values) {
   return out;
 }
 
-// An array that owns `bytes`.
-template <class T>
-Array<T> own_bytes(activation::Bytes bytes, std::vector<py::ssize_t> shape) {
-  void* data = bytes.get();
-  const py::capsule owner(bytes.release(), [](void* pointer) { activation::FreeDeleter()(pointer); });
-  return Array<T>(std::move(shape), static_cast<const T*>(data), owner);
-}
-
 // Buffers of bytes-like objects, held for the duration of a call; the caller holds a `Spans`. Made and destroyed under
 // the GIL.
 class Buffers {
@@ -93,21 +84,27 @@ class Buffers {
     views_.reserve(n);
     for (std::size_t i = 0; i < n; ++i) add(sequence[i], name, i, needed(i), exact);
   }
-  ~Buffers();
-  Buffers(const Buffers&) = delete;
-  Buffers& operator=(const Buffers&) = delete;
 
   const std::vector<const void*>& pointers() const noexcept { return pointers_; }
 
  private:
+  // Each view by itself, so that those taken are released when a later one is refused.
+  struct Release {
+    void operator()(Py_buffer* view) const;
+  };
+
   static const storage::Spans* as_spans(py::handle objects, const char* name, std::size_t n);
   static py::sequence as_sequence(py::handle objects, const char* name, std::size_t n);
   void add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact);
   void add(const void* data, std::size_t size, const char* name, std::size_t i, std::size_t n_bytes, bool exact);
 
-  std::vector<std::unique_ptr<Py_buffer>> views_;
+  std::vector<std::unique_ptr<Py_buffer, Release>> views_;
   std::vector<const void*> pointers_;
 };
+
+// A new exception type of the extension, a ValueError. It outlives the interpreter's modules on purpose: translators
+// are never unregistered.
+const py::object& make_exception(py::module_& m, const char* name, const char* doc);
 
 // A poll that takes the GIL and lets a pending Ctrl-C out.
 Poll check_signals();

@@ -12,6 +12,7 @@
 #include "activation/group_bounds.h"
 #include "activation/non_finite.h"
 #include "activation/packed_codes.h"
+#include "activation/row_groups.h"
 #include "activation/segment_encoder.h"
 #include "kernels/dispatch.h"
 #include "python/arrays.h"
@@ -73,6 +74,15 @@ struct BatchArrays {
   Array<Real> sample;
   activation::Batch<Real> batch{};
 };
+
+// An array that owns `bytes`.
+template <class T>
+Array<T> own_bytes(activation::Bytes bytes, std::vector<py::ssize_t> shape) {
+  void* data = bytes.get();
+  const py::capsule owner(data, [](void* pointer) { activation::FreeDeleter()(pointer); });
+  static_cast<void>(bytes.release());
+  return Array<T>(std::move(shape), static_cast<const T*>(data), owner);
+}
 
 py::object row_group_array(std::optional<activation::RowGroup> group, std::size_t n_neurons) {
   if (!group) return py::none();
@@ -572,11 +582,8 @@ Array<std::int64_t> rank_at(const py::object& rows_object, py::ssize_t n_neurons
 }
 
 void register_non_finite(py::module_& m) {
-  static py::object type;  // outlives the interpreter's modules on purpose: translators are never unregistered
-  type = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
-      "neuralartifactdb._core.NonFiniteError",
-      "A NaN or an infinity among activations, with `row`, `neuron` and `value`.", PyExc_ValueError, nullptr));
-  m.attr("NonFiniteError") = type;
+  static const py::object& type =
+      make_exception(m, "NonFiniteError", "A NaN or an infinity among activations, with `row`, `neuron` and `value`.");
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);

@@ -127,15 +127,6 @@ Array<std::uint8_t> join(const storage::Spans& spans) {
   return joined;
 }
 
-// A type of exception, made once; outlives the interpreter's modules on purpose: translators are never unregistered.
-py::object make_type(py::module_& m, const char* name, const char* doc) {
-  const std::string full = std::string("neuralartifactdb._core.") + name;
-  const py::object type =
-      py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(full.c_str(), doc, PyExc_ValueError, nullptr));
-  m.attr(name) = type;
-  return type;
-}
-
 // Sets a Python error with the descriptor and what else there is to say.
 template <class Describe>
 void set_error(const py::object& type, const storage::StorageError& error, Describe&& describe) {
@@ -146,20 +137,20 @@ void set_error(const py::object& type, const storage::StorageError& error, Descr
 }
 
 void register_errors(py::module_& m) {
-  static const auto* read = new py::object(make_type(m, "ReadError", "The system refused to read, with `errno`."));
-  static const auto* end_of_file =
-      new py::object(make_type(m, "EndOfFileError", "A file ends after `position` bytes of an array's data."));
-  static const auto* checksum = new py::object(
-      make_type(m, "ChecksumError", "The bytes of `block` have the CRC-32 `found`, not the one stored."));
+  static const py::object& read = make_exception(m, "ReadError", "The system refused to read, with `errno`.");
+  static const py::object& end_of_file =
+      make_exception(m, "EndOfFileError", "A file ends after `position` bytes of an array's data.");
+  static const py::object& checksum =
+      make_exception(m, "ChecksumError", "The bytes of `block` have the CRC-32 `found`, not the one stored.");
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const storage::ReadError& error) {
-      set_error(*read, error, [&](const py::object& instance) { instance.attr("errno") = error.code; });
+      set_error(read, error, [&](const py::object& instance) { instance.attr("errno") = error.code; });
     } catch (const storage::EndOfFileError& error) {
-      set_error(*end_of_file, error, [&](const py::object& instance) { instance.attr("position") = error.position; });
+      set_error(end_of_file, error, [&](const py::object& instance) { instance.attr("position") = error.position; });
     } catch (const storage::ChecksumError& error) {
-      set_error(*checksum, error, [&](const py::object& instance) {
+      set_error(checksum, error, [&](const py::object& instance) {
         instance.attr("block") = error.block;
         instance.attr("found") = error.found;
       });

@@ -1,4 +1,4 @@
-// Verified reads; see stored_array.h. `pread` alone, as in neuralartifactdb/storage/io.py: no shared position, no
+// Verified reads; see stored_array.h. `pread` alone, as in neuralartifactdb/storage/io: no shared position, no
 // memory map.
 #include "storage/stored_array.h"
 
