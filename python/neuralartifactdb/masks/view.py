@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.errors import FormatError, IdError, UnknownNameError
 from neuralartifactdb.lazy_property import lazy_property
-from neuralartifactdb.masks.batch import RESERVED_COLUMNS, CollectionMeta
+from neuralartifactdb.masks.batch import MISSING_BOX, RESERVED_COLUMNS, CollectionMeta
 from neuralartifactdb.masks.columns import joined
 from neuralartifactdb.masks.segment import MaskSegment
 from neuralartifactdb.names import unknown_name
@@ -23,7 +23,7 @@ from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.reader import SegmentReader
 from neuralartifactdb.storage.state import MaskEntry
 
-__all__ = ["MaskView"]
+__all__ = ["MaskView", "is_missing"]
 
 
 class MaskView:
@@ -265,3 +265,8 @@ class MaskView:
                     f"{reader.meta.get('of')!r}, expected index rows of one of its segments"
                 )
             segment.load_index(reader)
+
+
+def is_missing(boxes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which boxes are not there, bool (n,)."""
+    return np.asarray(boxes[:, 0] == MISSING_BOX)
