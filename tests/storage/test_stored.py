@@ -15,8 +15,8 @@ from neuralartifactdb import _core
 from neuralartifactdb._core import BlockCache
 from neuralartifactdb.errors import FormatError
 from neuralartifactdb.storage import SegmentReader, SegmentRef, SegmentWriter, io
-from neuralartifactdb.storage.io.reading import _descriptors
 from neuralartifactdb.storage.arrays import new_segment_id
+from neuralartifactdb.storage.io.reading import _descriptors
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 20, 30), dtype=np.uint8)
 
