@@ -1,7 +1,7 @@
 // Codes of a column of values (design.md, section 4, 2). A uniform grid gives the first candidate: its cell function is
 // monotone, so every edge in a lower cell is below the value and every edge in a higher cell above it. What is left,
-// the edges in the value's own cell, is decided by comparing keys. The grid's scale is limited (see encoder.cpp) so
-// that flushing subnormals cannot move a value to another cell.
+// the edges in the value's own cell, is decided by comparing keys. The grid's scale is limited (see
+// segment_encoder.cpp) so that flushing subnormals cannot move a value to another cell.
 
 constexpr size_t kEncodeBlock = 256;
 

@@ -124,7 +124,7 @@ struct KernelTable {
   void (*pack_u8[kMaxBits + 1])(const uint8_t* codes, size_t n, uint8_t* packed);
   void (*pack_u16[kMaxBits + 1])(const uint16_t* codes, size_t n, uint8_t* packed);
   void (*unpack[kMaxBits + 1])(const uint8_t* packed, size_t n, uint16_t* codes);
-  // Numbers the codes that equal `code`: code, code + 1, code + 2, ...; returns how many they are. code + n <= 65536.
+  // Numbers the codes that equal `code`: code, code + 1, code + 2, ...; returns how many they are. code + n < 65536.
   size_t (*rank_code)(uint16_t* codes, size_t n, uint16_t code);
 
   // accumulate.inl, by CombineKind. acc[i] = acc[i] (+, min, max) the entries of input i, neuron after neuron; `first`:
