@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.activations.builds import check_unchanged, index_source, probe_deviation
+from neuralartifactdb.activations.builds import check_unchanged, index_source
 from neuralartifactdb.activations.candidates import Value
 from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.layer import Layer, filter_inputs, top_k_inputs
+from neuralartifactdb.activations.probes import probe_deviation
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import ArraySource, FunctionSource, Source
 from neuralartifactdb.activations.targets import Key

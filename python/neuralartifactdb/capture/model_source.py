@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -18,19 +19,19 @@ from torch import nn
 
 from neuralartifactdb.activations.source import LayerInfo, sampled_ids
 from neuralartifactdb.capture.calibration import Calibration, calibrate, wave_unit
+from neuralartifactdb.capture.configuration import Configuration, hook_names
 from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
 from neuralartifactdb.capture.fingerprint import (
-    ModelStamp,
     compare_fingerprints,
     describe_callable,
     describe_environment,
     describe_model,
     hash_value,
-    model_stamp,
     same_model,
 )
 from neuralartifactdb.capture.layers import resolve_layers, unwrap
+from neuralartifactdb.capture.model_stamp import ModelStamp, model_stamp
 from neuralartifactdb.capture.model_state import one_at_a_time, rng_kept
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.probing import learn_lengths, probe_layers
@@ -44,6 +45,26 @@ _log = logging.getLogger("neuralartifactdb")
 _DEFAULT_BATCH = Capture().batch_size
 _N_PROBES = 8
 _BATCH_SHARE = 8
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A model at one moment: its stamp, what `describe_model` gives, its configuration."""
+
+    stamp: ModelStamp
+    weights: dict[str, Any]
+    configuration: Configuration
+
+    def is_of_same_model(self, other: _Described) -> bool:
+        return same_model(self.weights, other.weights) and not self.configuration.differences(
+            other.configuration.record()
+        )
+
+    def is_stored(self, stored: Mapping[str, Any]) -> bool:
+        """Whether it is the model of a fingerprint."""
+        return same_model(self.weights, stored.get("model", {})) and not self.configuration.differences(
+            stored.get("configuration", {})
+        )
 
 
 class ModelSource:
@@ -62,8 +83,9 @@ class ModelSource:
         self._runner = runner
         self._capture = capture
         self._calibration: Calibration | None = None
-        self._described: tuple[ModelStamp, dict[str, Any]] | None = None
-        self._validated: tuple[ModelStamp, dict[str, Any]] | None = None
+        self._described: _Described | None = None
+        self._validated: _Described | None = None
+        self._believed_hooks: dict[str, tuple[Any, ...]] = {}
         self._input_hashes: dict[int, str] = {}
         self.n_inputs = runner.reader.n_inputs
         self.device = runner.device
@@ -273,9 +295,10 @@ class ModelSource:
             return {name: kept.cpu().numpy() for name, kept in values.items()}
 
         dtypes = {name: info.dtype for name, info in self.layers.items()}
-        self._calibration = calibrate(
-            run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
-        )
+        with self._runner.moving.watched(self._runner.model):
+            self._calibration = calibrate(
+                run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
+            )
         return self._calibration
 
     def tolerance(self, layer: str) -> NDArray[np.float64] | None:
@@ -309,7 +332,8 @@ class ModelSource:
             ids = [int(i) for i in like.get("inputs", {}).get("ids", []) if int(i) < self.n_inputs]
         return {
             "kind": "model",
-            "model": self._description()[1],
+            "model": self._description().weights,
+            "configuration": self._description().configuration.record(),
             "layer": layer,
             "path": self._runner.targets[layer].path,
             "shape": list(info.shape),
@@ -322,7 +346,8 @@ class ModelSource:
 
     def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What makes an index with the fingerprint `stored` stale, in words; inputs that came later do not count."""
-        return compare_fingerprints(stored, self.fingerprint(layer, like=stored), part="identity")
+        found = compare_fingerprints(stored, self.fingerprint(layer, like=stored), part="identity")
+        return found + self._description().configuration.differences(stored.get("configuration", {}))
 
     def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What may make bits differ though model and data are the same: device, kernels, versions, switches, hooks."""
@@ -332,17 +357,32 @@ class ModelSource:
         """Whether the model is another than the validated one, that of the first `fingerprint` or of the first
         `differences` that found it to be the stored one.
 
-        Stays true until the old weights are back, whatever is called meanwhile. Takes microseconds, but for the first
-        call after a write, which hashes the weights.
+        Stays true until the old weights and flags are back, whatever is called meanwhile. Takes microseconds, but for
+        the first call after a write, which hashes the weights.
         """
         validated = self._validated
         if validated is None:
             return False
-        stamp, description = self._description()
-        if not same_model(description, validated[1]):
+        now = self._description()
+        if now is validated:
+            return False
+        if not now.is_of_same_model(validated):
             return True
-        self._validated = (stamp, validated[1])
+        self._validated = self._described = _Described(now.stamp, validated.weights, validated.configuration)
         return False
+
+    def hooks(self) -> list[str]:
+        """Hooks of others around the model's modules, in words."""
+        with one_at_a_time():
+            return hook_names(self._runner.model)
+
+    def hooks_changed(self, layer: str) -> bool:
+        """Whether hooks came or went since the layer's values were last known to be those of the index."""
+        return layer in self._believed_hooks and self._description().stamp.hooks != self._believed_hooks[layer]
+
+    def believe_hooks(self, layer: str) -> None:
+        """The layer's values with the hooks that there are now are those of the index."""
+        self._believed_hooks[layer] = self._description().stamp.hooks
 
     def look_again(self) -> None:
         """Forget hashes of weights and inputs: a write through `.data` of one weight leaves no other trace."""
@@ -352,8 +392,9 @@ class ModelSource:
     def _validate(self, stored: Mapping[str, Any] | None) -> None:
         """Remember the model just described as the one to be believed, unless another was, or is stored."""
         found = self._described
-        if self._validated is None and found and (stored is None or same_model(stored.get("model", {}), found[1])):
+        if self._validated is None and found and (stored is None or found.is_stored(stored)):
             self._validated = found
+            self._believed_hooks = dict.fromkeys(self.layers, found.stamp.hooks)
 
     def input_hashes(self, ids: Sequence[int]) -> list[str]:
         """One hash per id, of what the model reads for it. The dataset is read twice at the first call for an id.
@@ -374,12 +415,15 @@ class ModelSource:
                 self._input_hashes[i] = first
         return [self._input_hashes[i] for i in wanted]
 
-    def _description(self) -> tuple[ModelStamp, dict[str, Any]]:
-        """The model's stamp, and what `describe_model` gives for it: hashed once for each stamp."""
-        stamp, found = model_stamp(self._runner.model), self._described
-        if found is None or found[0] != stamp:
+    def _description(self) -> _Described:
+        """The model's stamp, and what is behind it: weights are hashed and flags read once for each stamp."""
+        model, moving = self._runner.model, self._runner.moving
+        stamp, found = model_stamp(model, moving), self._described
+        if found is None or found.stamp != stamp:
             with one_at_a_time():
-                found = self._described = (stamp, describe_model(self._runner.model))
+                same_weights = found is not None and found.stamp[:2] == stamp[:2]
+                weights = found.weights if found is not None and same_weights else describe_model(model)
+                found = self._described = _Described(stamp, weights, Configuration(model, moving))
         return found
 
     def _environment(self) -> dict[str, Any]:

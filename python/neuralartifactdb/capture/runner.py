@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from neuralartifactdb.activations.source import LayerInfo
 from neuralartifactdb.capture.batches import LengthRule, describe_mismatch, model_arguments, to_device, valid_positions
+from neuralartifactdb.capture.configuration import MovingFlags
 from neuralartifactdb.capture.datasets import InputReader
-from neuralartifactdb.capture.fingerprint import tensor_version
 from neuralartifactdb.capture.hooks import ForwardPass, can_stop_early, never_ran
 from neuralartifactdb.capture.layers import Target, by_layer
+from neuralartifactdb.capture.model_stamp import tensor_version
 from neuralartifactdb.capture.model_state import model_device, quiet
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.reduction import choose_tensor, compute_torch_dtype, make_reduction, storage_name, widen
@@ -48,6 +49,7 @@ class Runner:
     Attributes:
         rows: how many this thread sent through the model, padding included.
         firings: which firing counts, for targets whose module runs several times in a pass.
+        moving: flags of modules that forward passes change, found while the model is probed and calibrated.
         length_rule, length_multiple: padded lengths are rounded up to this multiple; see `LengthRule`.
     """
 
@@ -58,6 +60,7 @@ class Runner:
         self.device = model_device(model, capture.device)
         self.rows = RowCount()
         self.firings: dict[str, int] = {}
+        self.moving = MovingFlags()
         self.length_rule: LengthRule | None = None
         self.length_multiple = 1
         self._capture = capture
@@ -250,7 +253,7 @@ class Runner:
             ValueError: the model does not take the batch; it writes into its own buffers in evaluation mode (they are
                 put back).
         """
-        with quiet(self.model, self.device):
+        with quiet(self.model, self.device), self.moving.watched(self.model):
             batch, _ = self._prepare(self.read(ids), ids)
             passing = ForwardPass(list(self.targets.values()), lambda name, output: None, stops_early=False)
             buffers = [(name, buffer, buffer.clone()) for name, buffer in self.model.named_buffers()]
@@ -278,7 +281,7 @@ class Runner:
     def probe(self, ids: Sequence[int]) -> dict[str, SeenOutput]:
         """What each target gives for a small batch, run to its end."""
         seen: dict[str, SeenOutput] = {}
-        with quiet(self.model, self.device):
+        with quiet(self.model, self.device), self.moving.watched(self.model):
             batch, valid = self._prepare(self.read(ids), ids)
             length = None if valid is None else int(valid.shape[1])
 
