@@ -261,7 +261,7 @@ def test_a_hook_that_changes_too_little_for_any_bound_is_refused(db: nadb.Databa
             ask(db)
         with (
             nadb.open(db.path) as later,
-            pytest.raises(nadb.StaleIndexError, match="hooks: forward hook faint on 3 is new, and"),
+            pytest.raises(nadb.StaleIndexError, match="hook faint on 3 is new, and"),
         ):
             later.attach(model, IMAGES)
 

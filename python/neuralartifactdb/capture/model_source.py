@@ -229,8 +229,7 @@ class ModelSource:
             {layer: (len(items), M) in compute dtype}, run in batches of `query_batches[0]`.
         """
         shape = self.query_batches[0]
-        batches = [list(items[i : i + shape]) for i in range(0, len(items), shape)]
-        values = self._runner.run_items(self._infos(layers), batches, shape)
+        values = self._runner.run_items(self._infos(layers), items, shape, same_shape=self.build_batch > 1)
         return {name: rows.cpu().numpy() for name, rows in values.items()}
 
     def prefetch(self, batches: Iterable[Any]) -> None:
