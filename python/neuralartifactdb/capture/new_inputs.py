@@ -64,13 +64,13 @@ def explained(item: Any, like: Any) -> Iterator[None]:
         like: what of an input of the dataset reaches the model, as a batch.
 
     Raises:
-        TypeError: for a TypeError. ValueError: for any other failure than a device without memory.
+        TypeError: for a TypeError. ValueError: for what torch and indexing raise; other errors stay what they are.
     """
     try:
         yield
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         kind = DtypeError if isinstance(error, TypeError) else InvalidValueError
         expected = ", ".join(f"{_dtype(one)} of shape {list(one.shape[1:])}" for _, one in tensors_of(like))
         what = str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"
@@ -79,6 +79,9 @@ def explained(item: Any, like: Any) -> Iterator[None]:
             + (f" (of which the model gets {expected})" if expected else "")
             + f", got {describe_value(item)}, which failed: {what}"
         ) from error
+    except Exception as error:
+        error.add_note("neuralartifactdb was running the input given to the query as input=")
+        raise
 
 
 def _dtype(tensor: torch.Tensor) -> str:
