@@ -16,6 +16,7 @@ from torch import nn
 
 from neuralartifactdb.activations.source import sampled_ids
 from neuralartifactdb.capture import Capture, ModelSource, compare_fingerprints
+from neuralartifactdb.capture import model_stamp as model_stamps
 from neuralartifactdb.capture.fingerprint import describe_callable, describe_model, hash_value
 from neuralartifactdb.capture.model_stamp import model_stamp
 from neuralartifactdb.errors import InvalidValueError
@@ -237,6 +238,34 @@ def test_a_stamp_takes_little_time():
         model_stamp(net)
         took.append(time.perf_counter() - began)
     assert min(took) < 1e-3  # 0.1 ms on a quiet machine
+
+
+def test_each_check_of_a_model_takes_one_stamp(monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        "neuralartifactdb.capture.model_source.model_stamp", lambda *args: taken.append(1) or model_stamp(*args)
+    )
+    source = source_of()
+    source.fingerprint("2")
+    taken.clear()
+    assert not source.model_changed()
+    assert not source.hooks_changed("2")
+    assert len(taken) == 1
+
+
+def test_flags_and_hooks_are_a_small_part_of_a_stamp():
+    net = nn.Sequential(*[nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.LeakyReLU()) for _ in range(6)])
+    modules = model_stamps._modules(net)
+    flags, stamps = [], []
+    for _ in range(50):
+        began = time.perf_counter()
+        model_stamps._flags(modules, {})
+        model_stamps._hooks(modules)
+        flags.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        model_stamp(net)
+        stamps.append(time.perf_counter() - began)
+    assert min(flags) < min(stamps) / 2  # 0.04 of 0.17 ms on a quiet machine, for 25 modules
 
 
 def test_fingerprints_are_small_and_json():

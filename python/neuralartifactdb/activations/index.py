@@ -189,17 +189,16 @@ class LayerIndex:
         source = self.source
         if source is None:
             return
-        if not source.model_changed():
-            if source.hooks_changed(self.layer):
-                self._refuse_hooks(source)
-            return
-        source.look_again()
-        differences = source.differences(self.layer, self.meta["fingerprint"])
-        if differences:
-            raise StaleIndexError(
-                f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
-                "attach the one that was indexed, or index this one under another name="
-            )
+        if source.model_changed():
+            source.look_again()
+            differences = source.differences(self.layer, self.meta["fingerprint"])
+            if differences:
+                raise StaleIndexError(
+                    f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
+                    "attach the one that was indexed, or index this one under another name="
+                )
+        if source.hooks_changed(self.layer):
+            self._refuse_hooks(source)
 
     def _refuse_hooks(self, source: Source) -> None:
         deviation = probe_deviation(source, self.layer, self.meta["probes"])

@@ -114,11 +114,11 @@ class Source(Protocol):
         ...
 
     def hooks_changed(self, layer: str) -> bool:
-        """Whether there are other hooks than when the layer's values were last known to be those indexed; cheap."""
+        """Whether `model_changed` saw other hooks than when the layer's values were last known to be those indexed."""
         ...
 
     def believe_hooks(self, layer: str) -> None:
-        """The layer's values with the hooks of now are those indexed: its probes were run."""
+        """The layer's values with the hooks that were seen are those indexed: its probes were run."""
         ...
 
     def look_again(self) -> None:

@@ -157,7 +157,7 @@ def hook_names(model: nn.Module) -> list[str]:
         found += [
             f"function {_function_name(value)} as {attribute} of {place}"
             for attribute, value in vars(module).items()
-            if is_function(value) and not attribute.startswith("_")
+            if is_function(value) and not attribute.startswith("_") and not hasattr(module, "_orig_mod")
         ]
     for kind, words in HOOK_KINDS.items():
         hooks = getattr(torch_module, f"_global{kind}", {}).values()

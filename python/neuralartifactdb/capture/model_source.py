@@ -376,12 +376,16 @@ class ModelSource:
             return hook_names(self._runner.model)
 
     def hooks_changed(self, layer: str) -> bool:
-        """Whether hooks came or went since the layer's values were last known to be those of the index."""
-        return layer in self._believed_hooks and self._description().stamp.hooks != self._believed_hooks[layer]
+        """Whether, at the last look at the model, there were other hooks than when the layer's values were last known
+        to be those of the index."""
+        return layer in self._believed_hooks and self._hooks_seen() != self._believed_hooks[layer]
 
     def believe_hooks(self, layer: str) -> None:
-        """The layer's values with the hooks that there are now are those of the index."""
-        self._believed_hooks[layer] = self._description().stamp.hooks
+        """The layer's values with the hooks of the last look are those of the index."""
+        self._believed_hooks[layer] = self._hooks_seen()
+
+    def _hooks_seen(self) -> tuple[Any, ...]:
+        return (self._described or self._description()).stamp.hooks
 
     def look_again(self) -> None:
         """Forget hashes of weights and inputs: a write through `.data` of one weight leaves no other trace."""
