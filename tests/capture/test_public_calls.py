@@ -105,6 +105,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.model = make_model(self.armed["model"])
+        before = snapshot(self.model)
         self.data = self.dataset(400)
         self.db = nadb.open(self.path / "a.nadb")
         self.db.set_inputs(
@@ -113,6 +114,7 @@ class World:
         (self.layer,) = self.db.index_activations(self.model, self.data, "2", storage=0.3, capture=self.capture)
         self.result: Any = self.layer.highest(GROUP, k=5)
         self.db._evaluated.forget()  # or calls would not run the model
+        assert_undisturbed(before, self.model)  # what building altered would not be missed later
 
     def dataset(self, n: int) -> Data:
         rows = torch.cat([IMAGES, IMAGES * 2])[:n]
