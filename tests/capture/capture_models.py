@@ -144,10 +144,6 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
             name: [id(f) for kind in HOOKS for f in getattr(module, kind).values()] for name, module in modules.items()
         },
         "global hooks": [list(getattr(torch.nn.modules.module, kind)) for kind in GLOBAL_HOOKS],
-        "attributes": {
-            name: {key: repr(value) for key, value in vars(module).items() if not isinstance(value, (dict, nn.Module))}
-            for name, module in modules.items()
-        },
         "gradients": {name: (id(p.grad), p.requires_grad) for name, p in model.named_parameters()},
         "state": {name: tensor.clone() for name, tensor in model.state_dict().items()},
         "versions": {name: (id(t), t._version, t.requires_grad, str(t.device)) for name, t in model.named_parameters()},

@@ -181,7 +181,7 @@ def test_a_changed_model_is_hashed_once(monkeypatch):
     source = ModelSource.open(net, torch.randn(20, 4), ["first"])
     hashed = []
     monkeypatch.setattr(
-        "neuralartifactdb.capture.model_source.describe_model", lambda model: hashed.append(1) or describe_model(model)
+        "neuralartifactdb.capture.model_watch.describe_model", lambda model: hashed.append(1) or describe_model(model)
     )
     source.fingerprint("first")
     train(net)
@@ -243,7 +243,7 @@ def test_a_stamp_takes_little_time():
 def test_each_check_of_a_model_takes_one_stamp(monkeypatch):
     taken = []
     monkeypatch.setattr(
-        "neuralartifactdb.capture.model_source.model_stamp", lambda *args: taken.append(1) or model_stamp(*args)
+        "neuralartifactdb.capture.model_watch.model_stamp", lambda *args: taken.append(1) or model_stamp(*args)
     )
     source = source_of()
     source.fingerprint("2")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -19,20 +18,18 @@ from torch import nn
 
 from neuralartifactdb.activations.source import LayerInfo, sampled_ids
 from neuralartifactdb.capture.calibration import Calibration, calibrate, wave_unit
-from neuralartifactdb.capture.configuration import Configuration, hook_names
+from neuralartifactdb.capture.configuration import hook_names
 from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
 from neuralartifactdb.capture.fingerprint import (
     compare_fingerprints,
     describe_callable,
     describe_environment,
-    describe_model,
     hash_value,
-    same_model,
 )
 from neuralartifactdb.capture.layers import resolve_layers, unwrap
-from neuralartifactdb.capture.model_stamp import ModelStamp, model_stamp
 from neuralartifactdb.capture.model_state import one_at_a_time, rng_kept
+from neuralartifactdb.capture.model_watch import ModelWatch
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.probing import learn_lengths, probe_layers
 from neuralartifactdb.capture.runner import Runner, padded_ids
@@ -45,26 +42,6 @@ _log = logging.getLogger("neuralartifactdb")
 _DEFAULT_BATCH = Capture().batch_size
 _N_PROBES = 8
 _BATCH_SHARE = 8
-
-
-@dataclass(frozen=True)
-class _Described:
-    """A model at one moment: its stamp, what `describe_model` gives, its configuration."""
-
-    stamp: ModelStamp
-    weights: dict[str, Any]
-    configuration: Configuration
-
-    def is_of_same_model(self, other: _Described) -> bool:
-        return same_model(self.weights, other.weights) and not self.configuration.differences(
-            other.configuration.record()
-        )
-
-    def is_stored(self, stored: Mapping[str, Any]) -> bool:
-        """Whether it is the model of a fingerprint."""
-        return same_model(self.weights, stored.get("model", {})) and not self.configuration.differences(
-            stored.get("configuration", {})
-        )
 
 
 class ModelSource:
@@ -83,9 +60,7 @@ class ModelSource:
         self._runner = runner
         self._capture = capture
         self._calibration: Calibration | None = None
-        self._described: _Described | None = None
-        self._validated: _Described | None = None
-        self._believed_hooks: dict[str, tuple[Any, ...]] = {}
+        self._watch = ModelWatch(runner.model, runner.moving)
         self._input_hashes: dict[int, str] = {}
         self.n_inputs = runner.reader.n_inputs
         self.device = runner.device
@@ -319,20 +294,20 @@ class ModelSource:
             ValueError: an input reads differently twice (random augmentation).
         """
         current = self._fingerprint(layer, like)
-        self._validate(like)
+        self._watch.believe(like, self.layers)
         return current
 
     def _fingerprint(self, layer: str, like: Mapping[str, Any] | None) -> dict[str, Any]:
         self._infos([layer])
-        info = self.layers[layer]
+        info, seen = self.layers[layer], self._watch.look()
         if like is None:
             ids = sampled_ids(self.n_inputs, self._capture.seed)
         else:
             ids = [int(i) for i in like.get("inputs", {}).get("ids", []) if int(i) < self.n_inputs]
         return {
             "kind": "model",
-            "model": self._description().weights,
-            "configuration": self._description().configuration.record(),
+            "model": seen.weights,
+            "configuration": seen.configuration.record(),
             "layer": layer,
             "path": self._runner.targets[layer].path,
             "shape": list(info.shape),
@@ -346,7 +321,7 @@ class ModelSource:
     def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What makes an index with the fingerprint `stored` stale, in words; inputs that came later do not count."""
         found = compare_fingerprints(stored, self.fingerprint(layer, like=stored), part="identity")
-        return found + self._description().configuration.differences(stored.get("configuration", {}))
+        return found + self._watch.look().configuration.differences(stored.get("configuration", {}))
 
     def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What may make bits differ though model and data are the same: device, kernels, versions, switches, hooks."""
@@ -359,16 +334,7 @@ class ModelSource:
         Stays true until the old weights and flags are back, whatever is called meanwhile. Takes microseconds, but for
         the first call after a write, which hashes the weights.
         """
-        validated = self._validated
-        if validated is None:
-            return False
-        now = self._description()
-        if now is validated:
-            return False
-        if not now.is_of_same_model(validated):
-            return True
-        self._validated = self._described = _Described(now.stamp, validated.weights, validated.configuration)
-        return False
+        return self._watch.changed()
 
     def hooks(self) -> list[str]:
         """Hooks of others around the model's modules, in words."""
@@ -378,26 +344,16 @@ class ModelSource:
     def hooks_changed(self, layer: str) -> bool:
         """Whether, at the last look at the model, there were other hooks than when the layer's values were last known
         to be those of the index."""
-        return layer in self._believed_hooks and self._hooks_seen() != self._believed_hooks[layer]
+        return self._watch.hooks_changed(layer)
 
     def believe_hooks(self, layer: str) -> None:
         """The layer's values with the hooks of the last look are those of the index."""
-        self._believed_hooks[layer] = self._hooks_seen()
-
-    def _hooks_seen(self) -> tuple[Any, ...]:
-        return (self._described or self._description()).stamp.hooks
+        self._watch.believe_hooks(layer)
 
     def look_again(self) -> None:
         """Forget hashes of weights and inputs: a write through `.data` of one weight leaves no other trace."""
-        self._described = None
+        self._watch.forget()
         self._input_hashes.clear()
-
-    def _validate(self, stored: Mapping[str, Any] | None) -> None:
-        """Remember the model just described as the one to be believed, unless another was, or is stored."""
-        found = self._described
-        if self._validated is None and found and (stored is None or found.is_stored(stored)):
-            self._validated = found
-            self._believed_hooks = dict.fromkeys(self.layers, found.stamp.hooks)
 
     def input_hashes(self, ids: Sequence[int]) -> list[str]:
         """One hash per id, of what the model reads for it. The dataset is read twice at the first call for an id.
@@ -417,17 +373,6 @@ class ModelSource:
                     )
                 self._input_hashes[i] = first
         return [self._input_hashes[i] for i in wanted]
-
-    def _description(self) -> _Described:
-        """The model's stamp, and what is behind it: weights are hashed and flags read once for each stamp."""
-        model, moving = self._runner.model, self._runner.moving
-        stamp, found = model_stamp(model, moving), self._described
-        if found is None or found.stamp != stamp:
-            with one_at_a_time():
-                same_weights = found is not None and found.stamp[:2] == stamp[:2]
-                weights = found.weights if found is not None and same_weights else describe_model(model)
-                found = self._described = _Described(stamp, weights, Configuration(model, moving))
-        return found
 
     def _environment(self) -> dict[str, Any]:
         with one_at_a_time():  # hooks of a pass in another thread are not foreign ones
