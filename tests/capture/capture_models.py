@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,18 +130,24 @@ class Batchless(nn.Module):
         return self.norm(x)
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+
+
 def snapshot(model: nn.Module) -> dict[str, Any]:
     """Everything about a model and the process that a capture must leave as it was."""
     modules = dict(model.named_modules())
     return {
         "training": {name: module.training for name, module in modules.items()},
-        "hooks": {
-            name: (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
-            for name, module in modules.items()
+        "hooks": {name: {kind: dict(getattr(module, kind)) for kind in HOOKS} for name, module in modules.items()},
+        "hooked": {
+            name: [id(f) for kind in HOOKS for f in getattr(module, kind).values()] for name, module in modules.items()
         },
+        "global hooks": [list(getattr(torch.nn.modules.module, kind)) for kind in GLOBAL_HOOKS],
+        "gradients": {name: (id(p.grad), p.requires_grad) for name, p in model.named_parameters()},
         "state": {name: tensor.clone() for name, tensor in model.state_dict().items()},
         "versions": {name: (id(t), t._version, t.requires_grad, str(t.device)) for name, t in model.named_parameters()},
-        "buffers": {name: (id(t), t._version) for name, t in model.named_buffers()},
+        "buffers": {name: (id(t), t._version, str(t.device)) for name, t in model.named_buffers()},
         "grad": torch.is_grad_enabled(),
         "inference": torch.is_inference_mode_enabled(),
         "fastpath": torch.backends.mha.get_fastpath_enabled(),
@@ -150,6 +157,9 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
         "numpy": np.random.get_state()[1].copy(),  # noqa: NPY002
         "python": random.getstate(),
         "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "interrupt": signal.getsignal(signal.SIGINT),
         "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
     }
 

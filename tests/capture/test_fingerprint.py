@@ -16,7 +16,9 @@ from torch import nn
 
 from neuralartifactdb.activations.source import sampled_ids
 from neuralartifactdb.capture import Capture, ModelSource, compare_fingerprints
-from neuralartifactdb.capture.fingerprint import describe_callable, describe_model, hash_value, model_stamp
+from neuralartifactdb.capture import model_stamp as model_stamps
+from neuralartifactdb.capture.fingerprint import describe_callable, describe_model, hash_value
+from neuralartifactdb.capture.model_stamp import model_stamp
 from neuralartifactdb.errors import InvalidValueError
 
 
@@ -111,7 +113,7 @@ def test_what_only_may_change_bits_is_environment(stored):
     net[0].register_forward_hook(lambda *args: None)
     source = source_of(net)
     assert differences(stored, source) == []
-    assert any("hooks" in one and "0: " in one for one in source.environment_differences("2", stored))
+    assert any("hooks" in one and "<lambda> on 0" in one for one in source.environment_differences("2", stored))
     torch.use_deterministic_algorithms(True)
     try:
         assert any("deterministic" in one for one in source_of().environment_differences("2", stored))
@@ -179,7 +181,7 @@ def test_a_changed_model_is_hashed_once(monkeypatch):
     source = ModelSource.open(net, torch.randn(20, 4), ["first"])
     hashed = []
     monkeypatch.setattr(
-        "neuralartifactdb.capture.model_source.describe_model", lambda model: hashed.append(1) or describe_model(model)
+        "neuralartifactdb.capture.model_watch.describe_model", lambda model: hashed.append(1) or describe_model(model)
     )
     source.fingerprint("first")
     train(net)
@@ -236,6 +238,34 @@ def test_a_stamp_takes_little_time():
         model_stamp(net)
         took.append(time.perf_counter() - began)
     assert min(took) < 1e-3  # 0.1 ms on a quiet machine
+
+
+def test_each_check_of_a_model_takes_one_stamp(monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        "neuralartifactdb.capture.model_watch.model_stamp", lambda *args: taken.append(1) or model_stamp(*args)
+    )
+    source = source_of()
+    source.fingerprint("2")
+    taken.clear()
+    assert not source.model_changed()
+    assert not source.hooks_changed("2")
+    assert len(taken) == 1
+
+
+def test_flags_and_hooks_are_a_small_part_of_a_stamp():
+    net = nn.Sequential(*[nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.LeakyReLU()) for _ in range(6)])
+    modules = model_stamps._modules(net)
+    flags, stamps = [], []
+    for _ in range(50):
+        began = time.perf_counter()
+        model_stamps._flags(modules, {})
+        model_stamps._hooks(modules)
+        flags.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        model_stamp(net)
+        stamps.append(time.perf_counter() - began)
+    assert min(flags) < min(stamps) / 2  # 0.04 of 0.17 ms on a quiet machine, for 25 modules
 
 
 def test_fingerprints_are_small_and_json():

@@ -6,14 +6,10 @@ name again", and the fingerprint part of "What exact means".
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from neuralartifactdb.activations.budget import (
     BuildPlan,
@@ -25,7 +21,7 @@ from neuralartifactdb.activations.budget import (
     segment_ranges,
 )
 from neuralartifactdb.activations.build import LayerBuild, build_segments
-from neuralartifactdb.activations.index import STALE_SHARE
+from neuralartifactdb.activations.probes import hooks_in_words, make_probes, probe_deviation, probe_differences
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import Source
 from neuralartifactdb.errors import InvalidValueError, StaleIndexError
@@ -34,12 +30,10 @@ from neuralartifactdb.storage.directory import DatabaseDirectory, WriteTransacti
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.state import Change, IndexEntry, State
 
-__all__ = ["check_unchanged", "index_source", "probe_deviation"]
+__all__ = ["check_unchanged", "index_source"]
 
 _log = logging.getLogger("neuralartifactdb")
 
-_PROBED_INPUTS = 4
-_PROBED_NEURONS = 16
 _SEED = 20_211_015
 
 
@@ -227,33 +221,13 @@ def _new_indexes(
             "storage": build.storage.to_json(),
             "n_inputs": source.n_inputs,
             "fingerprint": source.fingerprint(build.layer),
-            "probes": _probes(source, build),
+            "probes": make_probes(source, build.layer),
         }
         if entry is not None and not entry.segments and {**meta, "id": entry.meta["id"]} == entry.meta:
             continue  # an index of no inputs, as it is already
         op = "create_index" if entry is None else "replace_index"
         changes.append({"op": op, "index": build.key, "meta": meta})
     return changes
-
-
-def _probes(source: Source, build: LayerBuild) -> dict[str, Any]:
-    """Activations of a few inputs, by which a later process sees that the source still computes the same."""
-    n = source.n_inputs
-    ids = np.unique(np.linspace(0, n - 1, min(_PROBED_INPUTS, n)).astype(np.int64)) if n else np.empty(0, np.int64)
-    n_neurons = build.info.n_neurons
-    neurons = np.unique(np.linspace(0, n_neurons - 1, min(_PROBED_NEURONS, n_neurons)).astype(np.int64))
-    rows = source.evaluate([build.layer], ids)[build.layer] if len(ids) else np.empty((0, n_neurons), np.float32)
-    return {
-        "ids": ids.tolist(),
-        "neurons": neurons.tolist(),
-        "values": rows[:, neurons].tolist(),
-        "bits": [_bits(row) for row in rows],
-    }
-
-
-def _bits(row: NDArray[Any]) -> str:
-    """A hash of one input's activations, -0.0 taken as 0.0."""
-    return hashlib.blake2b((row + 0.0).tobytes(), digest_size=8).hexdigest()
 
 
 def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_indexed: int, storage: Any) -> None:
@@ -308,53 +282,26 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
     if not differences:
         differences += source.differences(layer, meta["fingerprint"])
     if not differences:
-        differences += _probe_differences(source, layer, meta["probes"])
+        differences += probe_differences(source, layer, meta["probes"])
+    if not differences:
+        differences += _hook_differences(source, layer, meta)
     if differences:
         raise StaleIndexError(f"what is attached to {key} is not what was indexed: " + "; ".join(differences))
 
 
-def _probe_differences(source: Source, layer: str, probes: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the probe inputs' activations: a deviation beyond what may be numerical."""
-    ids, expected, rows = _probe_rows(source, layer, probes)
-    if not len(ids):
-        return []
-    neurons = np.array(probes["neurons"], dtype=np.int64)
-    values = rows[:, neurons].astype(np.float64)
-    tolerance = source.tolerance(layer)
-    allowed = np.zeros(len(neurons)) if tolerance is None else tolerance[neurons]
-    wrong = ~(np.abs(values - expected) <= np.maximum(allowed, STALE_SHARE * _probe_scale(expected)))
-    if not wrong.any():
-        return []
-    i, j = np.argwhere(wrong)[0].tolist()
-    was, now = float(expected[i, j]), float(values[i, j])
-    return [f"the model: input {int(ids[i])}, neuron {int(neurons[j])} of {layer} was {was!r}, is {now!r}"]
+def _hook_differences(source: Source, layer: str, meta: Mapping[str, Any]) -> list[str]:
+    """Where a model has or had hooks of others, its probes must give the very bits that were indexed.
 
-
-def probe_deviation(source: Source, layer: str, probes: Mapping[str, Any]) -> float:
-    """How far the probes' activations lie from the indexed ones, as a share of a neuron's range; 0 if every bit agrees.
-
-    Other hardware, kernels or versions may compute other bits though model and data are the same.
+    Where the machine, a version or a switch differs as well, nobody can tell which of them changed a bit.
     """
-    _, expected, rows = _probe_rows(source, layer, probes)
-    if all(_bits(row) == bits for row, bits in zip(rows, probes["bits"], strict=False)):  # later probes may be gone
-        return 0.0
-    values = rows[:, np.array(probes["neurons"], dtype=np.int64)].astype(np.float64)
-    return max(float((np.abs(values - expected) / _probe_scale(expected)).max()), float(np.finfo(rows.dtype).eps))
-
-
-def _probe_rows(
-    source: Source, layer: str, probes: Mapping[str, Any]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]:
-    ids = np.array([i for i in probes["ids"] if i < source.n_inputs], dtype=np.int64)
-    expected = np.array(probes["values"][: len(ids)], dtype=np.float64).reshape(len(ids), len(probes["neurons"]))
-    if not len(ids):
-        return ids, expected, np.empty((0, source.layers[layer].n_neurons), np.float32)
-    return ids, expected, source.evaluate([layer], ids)[layer]
-
-
-def _probe_scale(expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a deviation is a share of: a neuron's largest probe, or a share of the layer's where that is small."""
-    largest = np.abs(expected).max(axis=0)
-    floor = max(float(largest.max()) / 20, float(np.finfo(np.float32).tiny))
-    scale: NDArray[np.float64] = np.maximum(largest, floor)
-    return scale
+    stored = meta["fingerprint"]
+    hooks = hooks_in_words(stored, source)
+    others = [one for one in source.environment_differences(layer, stored) if not one.startswith("hooks:")]
+    deviation = probe_deviation(source, layer, meta["probes"]) if hooks else 0.0
+    if deviation > 0.0 and not others and source.tolerance(layer) is None:
+        return [
+            f"the model's hooks: {hooks}, and the stored probe inputs give other values (by {deviation:.2g} of a "
+            "neuron's range); remove the hooks that change them, or put those back that did"
+        ]
+    source.believe_hooks(layer)
+    return []

@@ -6,6 +6,7 @@ exact means").
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +15,15 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.budget import Storage
 from neuralartifactdb.activations.evaluated import EvaluatedCache
+from neuralartifactdb.activations.probes import STALE_SHARE, hooks_in_words, probe_deviation, run_probes
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import LayerInfo, Source
 from neuralartifactdb.errors import NotAttachedError, StaleIndexError
 from neuralartifactdb.expressions.intervals import Intervals
 
-__all__ = ["STALE_SHARE", "LayerIndex", "ToleranceWidened"]
+__all__ = ["LayerIndex", "ToleranceWidened"]
 
-#: a deviation beyond this share of the neuron's range is not numerical noise
-STALE_SHARE = 0.01
 #: a deviation that was seen once may be seen larger
 _TOLERANCE_FACTOR = 16.0
 #: neurons of a group that every evaluation is compared with its bounds in; the search notices what they let pass
@@ -32,6 +32,28 @@ _CHECKED_NEURONS = 16
 
 class ToleranceWidened(Exception):
     """A query met a larger numerical deviation than the index allowed for; it starts again with wider intervals."""
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Evaluated activations of inputs of one segment, float64 (g, n), and what the index knows of them."""
+
+    segment: ActivationSegment
+    ids: NDArray[np.int64]
+    values: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    slack: NDArray[np.float64]
+
+    @property
+    def outside(self) -> NDArray[np.float64]:
+        """How far each value lies outside its bounds; NaN for a NaN."""
+        return np.maximum(self.lower - self.values, self.values - self.upper)
+
+    @property
+    def inside(self) -> bool:
+        """Whether all lie within their bounds, widened by the tolerance; a NaN never does."""
+        return bool((self.outside <= self.slack[:, None]).all())
 
 
 @dataclass
@@ -160,17 +182,42 @@ class LayerIndex:
         return self.source
 
     def refuse_changed_model(self) -> None:
-        """StaleIndexError if the attached model was trained or loaded into meanwhile; cheap if it was not."""
+        """StaleIndexError if the attached model was trained, loaded into, configured or hooked meanwhile; cheap if not.
+
+        Hooks that leave the stored probe inputs' activations as they are do no harm.
+        """
         source = self.source
-        if source is None or not source.model_changed():
+        if source is None:
             return
-        source.look_again()
-        differences = source.differences(self.layer, self.meta["fingerprint"])
-        if differences:
+        if source.model_changed():
+            source.look_again()
+            differences = source.differences(self.layer, self.meta["fingerprint"])
+            if differences:
+                raise StaleIndexError(
+                    f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
+                    "attach the one that was indexed, or index this one under another name="
+                )
+        if source.hooks_changed(self.layer):
+            self._refuse_hooks(source)
+
+    def _refuse_hooks(self, source: Source) -> None:
+        deviation = probe_deviation(source, self.layer, self.meta["probes"])
+        if deviation > 0.0 and not self._allows_probes(source):
+            hooks = hooks_in_words(self.meta["fingerprint"], source) or "as many as when it was indexed, others"
             raise StaleIndexError(
-                f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
-                "attach the one that was indexed, or index this one under another name="
+                f"hooks came or went on the model attached to {self.key}, and the stored probe inputs no longer give "
+                f"what was indexed (by {deviation:.2g} of a neuron's range): {hooks}; remove the hooks that change "
+                "values and put those back that did, or index the model as it is under another name="
             )
+        source.believe_hooks(self.layer)
+
+    def _allows_probes(self, source: Source) -> bool:
+        """Whether the probe inputs lie within their bounds in every neuron, where bits do not reproduce anyway."""
+        every = np.arange(self.info.n_neurons, dtype=np.int64)
+        if self.largest_tolerance(every) == 0.0:
+            return False
+        ids, _, rows = run_probes(source, self.layer, self.meta["probes"])
+        return all(one.inside for one in self._compared(ids, rows.T, every))
 
     def refuse_difference(self) -> None:
         """StaleIndexError if model or data are not what was indexed, found by reading and hashing all of it again.
@@ -219,6 +266,14 @@ class LayerIndex:
             StaleIndexError: a value lies outside its bounds by more than 1% of the neuron's range.
             ToleranceWidened: by less; the session's tolerance was widened.
         """
+        for one in self._compared(ids, columns, neurons):
+            if not one.inside:
+                self._deviates(one, neurons)
+
+    def _compared(
+        self, ids: NDArray[np.int64], columns: NDArray[Any], neurons: NDArray[np.int64]
+    ) -> Iterator[_Compared]:
+        """Evaluated activations, (g, n), beside their bounds, segment by segment."""
         extra = self.tolerance
         for segment, where in self.by_segment(ids):
             lower, upper = segment.value_bounds_at(neurons, ids[where])
@@ -226,33 +281,20 @@ class LayerIndex:
             slack = np.zeros(len(neurons)) if slack is None else slack
             if extra is not None:
                 slack = np.maximum(slack, extra[neurons])
-            values = columns[:, where].astype(np.float64)
-            outside = np.maximum(lower - values, values - upper)
-            if (outside <= slack[:, None]).all():  # a NaN is never inside
-                continue
-            self._deviates(segment, neurons, ids[where], values, lower, upper, outside)
+            yield _Compared(segment, ids[where], columns[:, where].astype(np.float64), lower, upper, slack)
 
-    def _deviates(
-        self,
-        segment: ActivationSegment,
-        neurons: NDArray[np.int64],
-        ids: NDArray[np.int64],
-        values: NDArray[np.float64],
-        lower: NDArray[np.float64],
-        upper: NDArray[np.float64],
-        outside: NDArray[np.float64],
-    ) -> None:
-        share = outside / self._scale(segment, neurons)[:, None]
+    def _deviates(self, found: _Compared, neurons: NDArray[np.int64]) -> None:
+        share = found.outside / self._scale(found.segment, neurons)[:, None]
         if not (share <= STALE_SHARE).all():
             self.evaluated.forget(self.identity)  # may hold more of these
             j, i = np.unravel_index(int(np.argmax(share)), share.shape)
             stored = self.meta["fingerprint"]
             also = [] if self.source is None else self.source.environment_differences(self.layer, stored)
             raise StaleIndexError(
-                f"{self.key} no longer gives what was indexed: input {int(ids[i])}, neuron {int(neurons[j])} "
-                f"evaluates to {float(values[j, i])!r}, its certain bounds are "
-                f"[{float(lower[j, i])!r}, {float(upper[j, i])!r}]; the model, its inputs or its numerics changed: "
-                f"attach the ones that were indexed, or index again with overwrite=True"
+                f"{self.key} no longer gives what was indexed: input {int(found.ids[i])}, neuron {int(neurons[j])} "
+                f"evaluates to {float(found.values[j, i])!r}, its certain bounds are "
+                f"[{float(found.lower[j, i])!r}, {float(found.upper[j, i])!r}]; the model, its inputs or its "
+                f"numerics changed: attach the ones that were indexed, or index again with overwrite=True"
                 + (f" (what differs: {'; '.join(also)})" if also else "")
             )
         self.refuse_difference()

@@ -109,6 +109,18 @@ class Source(Protocol):
         """Whether what evaluates is another than the one that was indexed, until the old one is back; cheap."""
         ...
 
+    def hooks(self) -> list[str]:
+        """What others hang around the model's modules that may change its values, in words."""
+        ...
+
+    def hooks_changed(self, layer: str) -> bool:
+        """Whether `model_changed` saw other hooks than when the layer's values were last known to be those indexed."""
+        ...
+
+    def believe_hooks(self, layer: str) -> None:
+        """The layer's values with the hooks that were seen are those indexed: its probes were run."""
+        ...
+
     def look_again(self) -> None:
         """Forget what cheap checks remember of model and data: the next `differences` reads and hashes them anew."""
         ...
@@ -181,6 +193,17 @@ class _HostSource:
     def model_changed(self) -> bool:
         """False: nobody can tell."""
         return False
+
+    def hooks(self) -> list[str]:
+        """None."""
+        return []
+
+    def hooks_changed(self, layer: str) -> bool:
+        """False: there are none."""
+        return False
+
+    def believe_hooks(self, layer: str) -> None:
+        """There are none."""
 
     def look_again(self) -> None:
         """Nothing is remembered."""

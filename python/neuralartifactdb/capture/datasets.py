@@ -80,9 +80,14 @@ class InputReader:
             )
             self._ahead = iter(loader)
 
+    @property
+    def stacks(self) -> bool:
+        """Whether items are stacked as they are, so that all have one dtype and, in batches of several, one shape."""
+        return self._collate_fn in (None, default_collate)
+
     def collate_name(self) -> str:
         """How items become batches, for the fingerprint."""
-        return "default" if self._collate_fn in (None, default_collate) else describe_callable(self._collate_fn)
+        return "default" if self.stacks else describe_callable(self._collate_fn)
 
     def close(self) -> None:
         """Let go of worker processes."""

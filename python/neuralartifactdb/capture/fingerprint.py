@@ -14,35 +14,25 @@ import platform
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuralartifactdb.capture.configuration import hook_names
 from neuralartifactdb.capture.layers import plain_name
 
 __all__ = [
-    "ModelStamp",
     "compare_fingerprints",
     "describe_callable",
     "describe_environment",
     "describe_model",
     "hash_value",
-    "model_stamp",
     "same_model",
-    "tensor_version",
 ]
 
-#: (id, address, version) of each tensor, and the bytes of a few values
-ModelStamp: TypeAlias = "tuple[tuple[tuple[int, int, int], ...], bytes]"
-
 _MAX_GROUPS = 24
-#: values of a tensor in a stamp, beside its first and last
-_N_STAMPED = 8
-_MAX_STAMPED = 512
-#: integers of the same size, so that every dtype can be gathered alike
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 #: what of a description tells models apart
 _IDENTITY = ("class", "dtypes", "hash")
 
@@ -84,59 +74,6 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 def same_model(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two results of `describe_model` are of the same model; buffers that are not saved do not count."""
     return all(first.get(name) == second.get(name) for name in _IDENTITY)
-
-
-def model_stamp(model: nn.Module) -> ModelStamp:
-    """Changes when a parameter or buffer is replaced or written in place, and nearly always when `.data` is written.
-
-    Writes through `.data` count no versions, so a few values of each tensor belong to the stamp; of those on another
-    device, all in one copy.
-    """
-    tensors = [tensor for tensors in (model.parameters(), model.buffers()) for tensor in tensors]
-    places = tuple(
-        (id(tensor), tensor.data_ptr() if _has_storage(tensor) else 0, tensor_version(tensor)) for tensor in tensors
-    )
-    return places, _sampled_values(tensors[:_MAX_STAMPED])
-
-
-def _sampled_values(tensors: Sequence[Tensor]) -> bytes:
-    """The first, the last and 8 evenly spaced values of each tensor."""
-    parts: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    with torch.no_grad():
-        for tensor in tensors:
-            if _is_plain(tensor) and tensor.numel():
-                bits = tensor.view(_BITS.get(tensor.dtype.itemsize, tensor.dtype))
-                parts.setdefault((bits.device, bits.dtype), []).extend(_some_values(bits))
-        return b"".join(torch.cat(some).cpu().view(torch.uint8).numpy().tobytes() for some in parts.values())
-
-
-def _some_values(tensor: Tensor) -> list[Tensor]:
-    last = tensor.numel() - 1
-    if tensor.is_contiguous():  # views: nothing is copied until they are put together
-        first, step = tensor.storage_offset(), max(1, last // (_N_STAMPED + 1))
-        spaced = tensor.as_strided((min(last, _N_STAMPED) + 1,), (step,), first)
-        return [spaced, tensor.as_strided((1,), (1,), first + last)]
-    index = torch.tensor([i * last // (_N_STAMPED + 1) for i in range(_N_STAMPED + 2)], device=tensor.device)
-    return [tensor.take(index)]
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a few values can be read by themselves: not those of sparse, sharded, quantised or lazy-bit tensors."""
-    return (
-        _has_storage(tensor)
-        and not tensor.is_quantized
-        and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
-        and not (tensor.is_conj() or tensor.is_neg())
-    )
-
-
-def _has_storage(tensor: Tensor) -> bool:
-    return tensor.device.type != "meta" and tensor.layout == torch.strided and not tensor.is_nested
-
-
-def tensor_version(tensor: Tensor) -> int:
-    """Grows when the tensor is written in place; -1 for tensors made under inference_mode, which do not count."""
-    return -1 if tensor.is_inference() else int(tensor._version)
 
 
 # ---- hashing ---------------------------------------------------------------------------------------------------------
@@ -267,7 +204,7 @@ def describe_environment(model: nn.Module, device: torch.device) -> dict[str, An
         "flush denormals": _flushes_denormals(),
         "attention kernels": _attention_kernels(),
         "autocast": _autocast(device),
-        "hooks": _foreign_hooks(model),
+        "hooks": hook_names(model),
     }
     return environment
 
@@ -310,18 +247,6 @@ def _autocast(device: torch.device) -> str | None:
         if not torch.is_autocast_enabled(device.type):
             return None
         return str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
-
-
-def _foreign_hooks(model: nn.Module) -> list[str]:
-    found = []
-    for name, module in model.named_modules():
-        for kind in ("_forward_hooks", "_forward_pre_hooks"):
-            found += [f"{plain_name(name)}: {_hook_name(hook)}" for hook in getattr(module, kind, {}).values()]
-    return found[:32]
-
-
-def _hook_name(hook: Any) -> str:
-    return str(getattr(hook, "__qualname__", type(hook).__qualname__))
 
 
 # ---- inputs, comparison ----------------------------------------------------------------------------------------------

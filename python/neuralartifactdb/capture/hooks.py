@@ -16,7 +16,7 @@ from torch import nn
 from neuralartifactdb.capture.layers import Target
 from neuralartifactdb.errors import InvalidValueError
 
-__all__ = ["ForwardPass", "can_stop_early", "never_ran"]
+__all__ = ["ForwardPass", "OwnHook", "can_stop_early", "never_ran"]
 
 #: wrappers that must see the end of a forward pass: they gather and free parameters around each module
 _NEEDS_WHOLE_PASS = frozenset({"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine", "FlattenParamsWrapper"})
@@ -24,6 +24,17 @@ _NEEDS_WHOLE_PASS = frozenset({"FullyShardedDataParallel", "FSDPModule", "DeepSp
 
 class _Stop(BaseException):
     """Leaves a forward pass; not an Exception, so that a model's own `except Exception` does not swallow it."""
+
+
+class OwnHook:
+    """A hook of ours, told by its type from those of others, which may change what a model computes."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> None:
+        """What torch calls: (module, args, output), or (module, args, kwargs) before the module runs."""
+        self._call(*args)
 
 
 def can_stop_early(model: nn.Module) -> bool:
@@ -90,10 +101,11 @@ class ForwardPass:
 
     def _register(self, target: Target) -> torch.utils.hooks.RemovableHandle:
         if target.takes_input:
-            return target.module.register_forward_pre_hook(
-                lambda module, args, kwargs: self._fired(target.name, _first_input(args, kwargs)), with_kwargs=True
-            )
-        return target.module.register_forward_hook(lambda module, args, output: self._fired(target.name, output))
+            before = OwnHook(lambda module, args, kwargs: self._fired(target.name, _first_input(args, kwargs)))
+            return target.module.register_forward_pre_hook(before, with_kwargs=True)
+        return target.module.register_forward_hook(
+            OwnHook(lambda module, args, output: self._fired(target.name, output))
+        )
 
     def _fired(self, name: str, value: Any) -> None:
         if threading.get_ident() != self._thread:

@@ -18,20 +18,18 @@ from torch import nn
 
 from neuralartifactdb.activations.source import LayerInfo, sampled_ids
 from neuralartifactdb.capture.calibration import Calibration, calibrate, wave_unit
+from neuralartifactdb.capture.configuration import hook_names
 from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
 from neuralartifactdb.capture.fingerprint import (
-    ModelStamp,
     compare_fingerprints,
     describe_callable,
     describe_environment,
-    describe_model,
     hash_value,
-    model_stamp,
-    same_model,
 )
 from neuralartifactdb.capture.layers import resolve_layers, unwrap
 from neuralartifactdb.capture.model_state import one_at_a_time, rng_kept
+from neuralartifactdb.capture.model_watch import ModelWatch
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.probing import learn_lengths, probe_layers
 from neuralartifactdb.capture.runner import Runner, padded_ids
@@ -62,8 +60,7 @@ class ModelSource:
         self._runner = runner
         self._capture = capture
         self._calibration: Calibration | None = None
-        self._described: tuple[ModelStamp, dict[str, Any]] | None = None
-        self._validated: tuple[ModelStamp, dict[str, Any]] | None = None
+        self._watch = ModelWatch(runner.model, runner.moving)
         self._input_hashes: dict[int, str] = {}
         self.n_inputs = runner.reader.n_inputs
         self.device = runner.device
@@ -207,8 +204,7 @@ class ModelSource:
             {layer: (len(items), M) in compute dtype}, run in batches of `query_batches[0]`.
         """
         shape = self.query_batches[0]
-        batches = [list(items[i : i + shape]) for i in range(0, len(items), shape)]
-        values = self._runner.run_items(self._infos(layers), batches, shape)
+        values = self._runner.run_items(self._infos(layers), items, shape, same_shape=self.build_batch > 1)
         return {name: rows.cpu().numpy() for name, rows in values.items()}
 
     def prefetch(self, batches: Iterable[Any]) -> None:
@@ -273,9 +269,10 @@ class ModelSource:
             return {name: kept.cpu().numpy() for name, kept in values.items()}
 
         dtypes = {name: info.dtype for name, info in self.layers.items()}
-        self._calibration = calibrate(
-            run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
-        )
+        with self._runner.moving.watched(self._runner.model):
+            self._calibration = calibrate(
+                run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
+            )
         return self._calibration
 
     def tolerance(self, layer: str) -> NDArray[np.float64] | None:
@@ -297,19 +294,20 @@ class ModelSource:
             ValueError: an input reads differently twice (random augmentation).
         """
         current = self._fingerprint(layer, like)
-        self._validate(like)
+        self._watch.believe(like, self.layers)
         return current
 
     def _fingerprint(self, layer: str, like: Mapping[str, Any] | None) -> dict[str, Any]:
         self._infos([layer])
-        info = self.layers[layer]
+        info, seen = self.layers[layer], self._watch.look()
         if like is None:
             ids = sampled_ids(self.n_inputs, self._capture.seed)
         else:
             ids = [int(i) for i in like.get("inputs", {}).get("ids", []) if int(i) < self.n_inputs]
         return {
             "kind": "model",
-            "model": self._description()[1],
+            "model": seen.weights,
+            "configuration": seen.configuration.record(),
             "layer": layer,
             "path": self._runner.targets[layer].path,
             "shape": list(info.shape),
@@ -322,7 +320,8 @@ class ModelSource:
 
     def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What makes an index with the fingerprint `stored` stale, in words; inputs that came later do not count."""
-        return compare_fingerprints(stored, self.fingerprint(layer, like=stored), part="identity")
+        found = compare_fingerprints(stored, self.fingerprint(layer, like=stored), part="identity")
+        return found + self._watch.look().configuration.differences(stored.get("configuration", {}))
 
     def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
         """What may make bits differ though model and data are the same: device, kernels, versions, switches, hooks."""
@@ -332,28 +331,29 @@ class ModelSource:
         """Whether the model is another than the validated one, that of the first `fingerprint` or of the first
         `differences` that found it to be the stored one.
 
-        Stays true until the old weights are back, whatever is called meanwhile. Takes microseconds, but for the first
-        call after a write, which hashes the weights.
+        Stays true until the old weights and flags are back, whatever is called meanwhile. Takes microseconds, but for
+        the first call after a write, which hashes the weights.
         """
-        validated = self._validated
-        if validated is None:
-            return False
-        stamp, description = self._description()
-        if not same_model(description, validated[1]):
-            return True
-        self._validated = (stamp, validated[1])
-        return False
+        return self._watch.changed()
+
+    def hooks(self) -> list[str]:
+        """Hooks of others around the model's modules, in words."""
+        with one_at_a_time():
+            return hook_names(self._runner.model)
+
+    def hooks_changed(self, layer: str) -> bool:
+        """Whether, at the last look at the model, there were other hooks than when the layer's values were last known
+        to be those of the index."""
+        return self._watch.hooks_changed(layer)
+
+    def believe_hooks(self, layer: str) -> None:
+        """The layer's values with the hooks of the last look are those of the index."""
+        self._watch.believe_hooks(layer)
 
     def look_again(self) -> None:
         """Forget hashes of weights and inputs: a write through `.data` of one weight leaves no other trace."""
-        self._described = None
+        self._watch.forget()
         self._input_hashes.clear()
-
-    def _validate(self, stored: Mapping[str, Any] | None) -> None:
-        """Remember the model just described as the one to be believed, unless another was, or is stored."""
-        found = self._described
-        if self._validated is None and found and (stored is None or same_model(stored.get("model", {}), found[1])):
-            self._validated = found
 
     def input_hashes(self, ids: Sequence[int]) -> list[str]:
         """One hash per id, of what the model reads for it. The dataset is read twice at the first call for an id.
@@ -373,14 +373,6 @@ class ModelSource:
                     )
                 self._input_hashes[i] = first
         return [self._input_hashes[i] for i in wanted]
-
-    def _description(self) -> tuple[ModelStamp, dict[str, Any]]:
-        """The model's stamp, and what `describe_model` gives for it: hashed once for each stamp."""
-        stamp, found = model_stamp(self._runner.model), self._described
-        if found is None or found[0] != stamp:
-            with one_at_a_time():
-                found = self._described = (stamp, describe_model(self._runner.model))
-        return found
 
     def _environment(self) -> dict[str, Any]:
         with one_at_a_time():  # hooks of a pass in another thread are not foreign ones

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,6 +101,8 @@ def describe_value(value: Any, depth: int = 0) -> str:
         inner = ", ".join(describe_value(v, depth + 1) for v in list(value)[:6])
         return f"{type(value).__name__} of {len(value)} ({inner}{', ...' if len(value) > 6 else ''})"
     shape = getattr(value, "shape", None)
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array{list(value.shape)}"
     return f"{type(value).__name__}{list(shape)}" if isinstance(shape, tuple) else type(value).__name__
 
 

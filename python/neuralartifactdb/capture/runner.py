@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from neuralartifactdb.activations.source import LayerInfo
 from neuralartifactdb.capture.batches import LengthRule, describe_mismatch, model_arguments, to_device, valid_positions
+from neuralartifactdb.capture.configuration import MovingFlags
 from neuralartifactdb.capture.datasets import InputReader
-from neuralartifactdb.capture.fingerprint import tensor_version
 from neuralartifactdb.capture.hooks import ForwardPass, can_stop_early, never_ran
 from neuralartifactdb.capture.layers import Target, by_layer
+from neuralartifactdb.capture.model_stamp import tensor_version
 from neuralartifactdb.capture.model_state import model_device, quiet
+from neuralartifactdb.capture.new_inputs import explained, refuse_unlike
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.reduction import choose_tensor, compute_torch_dtype, make_reduction, storage_name, widen
 from neuralartifactdb.capture.row_count import RowCount
@@ -48,6 +50,7 @@ class Runner:
     Attributes:
         rows: how many this thread sent through the model, padding included.
         firings: which firing counts, for targets whose module runs several times in a pass.
+        moving: flags of modules that forward passes change, found while the model is probed and calibrated.
         length_rule, length_multiple: padded lengths are rounded up to this multiple; see `LengthRule`.
     """
 
@@ -58,7 +61,9 @@ class Runner:
         self.device = model_device(model, capture.device)
         self.rows = RowCount()
         self.firings: dict[str, int] = {}
+        self.moving = MovingFlags()
         self.length_rule: LengthRule | None = None
+        self._like: Any = None  # what of the first input reaches the model, as a batch
         self.length_multiple = 1
         self._capture = capture
         self.outputs = by_layer(capture.output, targets, None, "output")
@@ -150,25 +155,36 @@ class Runner:
         self._quietly([partial(run_one, ids, shape) for ids, shape in batches])
         return values
 
-    def run_items(self, layers: Mapping[str, LayerInfo], batches: Sequence[list[Any]], shape: int) -> dict[str, Tensor]:
-        """As `run`, for items that are not in the dataset, in batches of at most `shape`."""
-        values = self._empty(layers, sum(len(items) for items in batches))
-        first = 0
+    def run_items(
+        self, layers: Mapping[str, LayerInfo], items: Sequence[Any], shape: int, *, same_shape: bool
+    ) -> dict[str, Tensor]:
+        """As `run`, for items that are not in the dataset, in batches of `shape`.
 
-        def run_one(items: list[Any]) -> None:
-            nonlocal first
-            into = {name: (info, values[name][first : first + len(items)]) for name, info in layers.items()}
-            try:
-                batch = self.reader.collate([*items, *[items[-1]] * (shape - len(items))])
-            except Error:
-                raise
-            except Exception as error:
-                error.add_note("neuralartifactdb was making a batch of inputs given to the query")
-                raise
-            self._run_batch(into, batch, [-1] * shape, None)
-            first += len(items)
+        Args:
+            layers: {name: info} of those wanted.
+            items: as the dataset would give them.
+            shape: of the batches; padded by repeating the last item.
+            same_shape: whether all inputs of the dataset have one shape, which these must have, too.
 
-        self._quietly([partial(run_one, items) for items in batches])
+        Raises:
+            TypeError, ValueError: an item that the model cannot take; says what the dataset gives.
+        """
+        values = self._empty(layers, len(items))
+
+        def run_one(first: int) -> None:
+            some = list(items[first : first + shape])
+            into = {name: (info, values[name][first : first + len(some)]) for name, info in layers.items()}
+            if self._like is None:
+                self._like = self.model_inputs(self.read([0]))
+            for item in some if self.reader.stacks else ():
+                with explained(item, self._like):
+                    given = self.model_inputs(self.reader.collate([item]))
+                refuse_unlike(item, given, self._like, same_shape=same_shape)
+            with explained(some[0], self._like):
+                batch = self.reader.collate([*some, *[some[-1]] * (shape - len(some))])
+                self._run_batch(into, batch, [-1] * shape, None)
+
+        self._quietly([partial(run_one, first) for first in range(0, len(items), shape)])
         return values
 
     def _quietly(self, batches: Sequence[Callable[[], None]]) -> None:
@@ -250,7 +266,7 @@ class Runner:
             ValueError: the model does not take the batch; it writes into its own buffers in evaluation mode (they are
                 put back).
         """
-        with quiet(self.model, self.device):
+        with quiet(self.model, self.device), self.moving.watched(self.model):
             batch, _ = self._prepare(self.read(ids), ids)
             passing = ForwardPass(list(self.targets.values()), lambda name, output: None, stops_early=False)
             buffers = [(name, buffer, buffer.clone()) for name, buffer in self.model.named_buffers()]
@@ -278,7 +294,7 @@ class Runner:
     def probe(self, ids: Sequence[int]) -> dict[str, SeenOutput]:
         """What each target gives for a small batch, run to its end."""
         seen: dict[str, SeenOutput] = {}
-        with quiet(self.model, self.device):
+        with quiet(self.model, self.device), self.moving.watched(self.model):
             batch, valid = self._prepare(self.read(ids), ids)
             length = None if valid is None else int(valid.shape[1])
 

@@ -1,0 +1,99 @@
+"""Which model is believed to be the one that was indexed, and whether it still is: weights, configuration, hooks.
+
+A look at the model takes microseconds while its stamp is the same; what is behind a stamp is hashed and read once.
+Implements design section 4, "What exact means" (what differs: weights, buffers, hooks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from neuralartifactdb.capture.configuration import Configuration, MovingFlags
+from neuralartifactdb.capture.fingerprint import describe_model, same_model
+from neuralartifactdb.capture.model_stamp import ModelStamp, model_stamp
+from neuralartifactdb.capture.model_state import one_at_a_time
+
+__all__ = ["ModelWatch", "SeenModel"]
+
+
+@dataclass(frozen=True)
+class SeenModel:
+    """A model at one moment: its stamp, what `describe_model` gives, its configuration."""
+
+    stamp: ModelStamp
+    weights: dict[str, Any]
+    configuration: Configuration
+
+    def agrees(self, weights: Mapping[str, Any], configuration: Mapping[str, Any]) -> bool:
+        """Whether it is the model of these: a result of `describe_model` and a `Configuration.record`."""
+        return same_model(self.weights, weights) and not self.configuration.differences(configuration)
+
+
+class ModelWatch:
+    """Looks at a model and remembers the one to be believed.
+
+    Args:
+        model: the whole model.
+        moving: flags that do not count.
+    """
+
+    def __init__(self, model: nn.Module, moving: MovingFlags) -> None:
+        self._model = model
+        self._moving = moving
+        self._seen: SeenModel | None = None
+        self._believed: SeenModel | None = None
+        self._believed_hooks: dict[str, tuple[Any, ...]] = {}
+
+    def look(self) -> SeenModel:
+        """The model as it is now: weights are hashed and flags read once for each stamp."""
+        stamp, seen = model_stamp(self._model, self._moving), self._seen
+        if seen is None or seen.stamp != stamp:
+            with one_at_a_time():
+                same_weights = seen is not None and (seen.stamp.places, seen.stamp.values) == stamp[:2]
+                weights = seen.weights if seen is not None and same_weights else describe_model(self._model)
+                seen = self._seen = SeenModel(stamp, weights, Configuration(self._model, self._moving))
+        return seen
+
+    def forget(self) -> None:
+        """Hash the weights again at the next look: a write through `.data` of one weight leaves no other trace."""
+        self._seen = None
+
+    def believe(self, stored: Mapping[str, Any] | None, layers: Iterable[str]) -> None:
+        """Believe the model last seen from here on, unless another is believed, or is that of the fingerprint `stored`.
+
+        Its hooks are then those with which `layers` have the values of the index.
+        """
+        seen = self._seen
+        if self._believed is not None or seen is None:
+            return
+        if stored is None or seen.agrees(stored.get("model", {}), stored.get("configuration", {})):
+            self._believed = seen
+            self._believed_hooks = dict.fromkeys(layers, seen.stamp.hooks)
+
+    def changed(self) -> bool:
+        """Whether the model is another than the believed one; stays true until that one is back."""
+        believed = self._believed
+        if believed is None:
+            return False
+        seen = self.look()
+        if seen is believed:
+            return False
+        if not seen.agrees(believed.weights, believed.configuration.record()):
+            return True
+        self._believed = self._seen = SeenModel(seen.stamp, believed.weights, believed.configuration)
+        return False
+
+    def hooks_changed(self, layer: str) -> bool:
+        """Whether, at the last look, there were other hooks than those believed for the layer."""
+        return layer in self._believed_hooks and self._hooks() != self._believed_hooks[layer]
+
+    def believe_hooks(self, layer: str) -> None:
+        """The layer has the values of the index with the hooks of the last look."""
+        self._believed_hooks[layer] = self._hooks()
+
+    def _hooks(self) -> tuple[Any, ...]:
+        return (self._seen or self.look()).stamp.hooks
