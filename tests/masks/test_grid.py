@@ -186,7 +186,9 @@ def test_what_the_user_gives_is_kept() -> None:
 
 def test_what_does_not_fit_is_an_error_that_says_so() -> None:
     masks = smooth(4, 64)
-    with pytest.raises(StorageBudgetError, match=r"17 x 17 cells takes 289 bytes .* is 256 B a mask"):
+    with pytest.raises(
+        StorageBudgetError, match=r"17 x 17 cells takes 289 bytes .* leaves 256 .* grid=16 or less, storage=290 or more"
+    ):
         choose_index(masks, meta_of("uint8", grid=17))
     with pytest.raises(StorageBudgetError, match="16 x 16 cells takes 512 bytes"):  # nodata needs two edges
         choose_index(masks, meta_of("uint8", grid=16, nodata=255.0))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.masks.batch import MISSING_BOX
 
-__all__ = ["BOX_FORMATS", "ROUNDINGS", "check_box_options", "shown_boxes", "stored_boxes"]
+__all__ = ["BOX_FORMATS", "ROUNDINGS", "check_box_options", "missing_boxes", "shown_boxes", "stored_boxes"]
 
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh", "yxyx")
 ROUNDINGS = (None, "outward")
@@ -67,6 +67,12 @@ def stored_boxes(
     return found
 
 
+def missing_boxes(stored: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of some stored boxes, int32 (n, 4), are not there, bool (n,)."""
+    missing: NDArray[np.bool_] = stored[:, 0] == MISSING_BOX
+    return missing & (stored == MISSING_BOX).all(axis=1) if missing.any() else missing
+
+
 def shown_boxes(stored: NDArray[np.int32]) -> NDArray[Any]:
     """Stored boxes as tables show them.
 
@@ -76,7 +82,7 @@ def shown_boxes(stored: NDArray[np.int32]) -> NDArray[Any]:
     Returns:
         int32 (n, 4); float64 with rows of NaN where some are missing.
     """
-    missing = (stored == MISSING_BOX).all(axis=1)
+    missing = missing_boxes(stored)
     if not missing.any():
         return stored
     shown = stored.astype(np.float64)

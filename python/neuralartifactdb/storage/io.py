@@ -172,6 +172,12 @@ def mkdir(path: str) -> None:
         os.mkdir(path)
 
 
+def real_path(path: str) -> str:
+    """The path without symbolic links, so that two paths to one directory are equal; it need not exist."""
+    with _call("resolve", path):
+        return os.path.realpath(path)
+
+
 def make_dirs(path: str) -> None:
     """Create a directory and its missing parents, durably; no error if it exists."""
     if is_dir(path):
