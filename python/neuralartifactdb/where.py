@@ -108,8 +108,8 @@ def ids_where(where: Any, domain: Domain, argument: str = "where") -> Ids | None
         flags = np.asarray(where(ids.copy()))
         if flags.dtype != np.bool_ or flags.shape != ids.shape:
             raise DtypeError(
-                f"`{argument}` as a callable gets int64 ids of shape ({domain.n_live},) and must return as many bools, got "
-                f"{flags.dtype} of shape {flags.shape}"
+                f"`{argument}` as a callable gets int64 ids of shape ({domain.n_live},) and must return as many "
+                f"bools, got {flags.dtype} of shape {flags.shape}"
             )
         admitted: Ids = ids[flags]
         return admitted
