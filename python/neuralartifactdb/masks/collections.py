@@ -75,8 +75,6 @@ def create_collection(store: MaskStore, name: str, asked: Asked, *, exist_ok: bo
     """
     from neuralartifactdb.masks.creation import check_same, described
 
-    meta = described(asked)  # refuses wrong arguments whether there is one or not
-
     def is_there(state: State) -> bool:
         if name not in state.masks or overwrite:
             return False
@@ -89,6 +87,7 @@ def create_collection(store: MaskStore, name: str, asked: Asked, *, exist_ok: bo
 
     if is_there(store.directory.state()):
         return
+    meta = described(asked)
     with store.directory.write() as transaction:
         state = transaction.state
         if is_there(state):  # another process made it meanwhile

@@ -114,8 +114,7 @@ class OpenStrips:
         grid = np.arange(self.lower.shape[2])
         inside = (grid >= first[:, np.newaxis]) & (grid < last[:, np.newaxis])
         both = np.where(inside, self.lower[:, at] + self.upper[:, at], 0.0).sum(axis=2)
-        middles: NDArray[np.int64] = both.astype(np.int64) // 2
-        return middles
+        return np.ascontiguousarray(both // 2, dtype=np.int64)
 
     def put(self, at: Ids, first: NDArray[np.int32], last: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
         """Take in the exact counts in the parts that `choose` gave, int64 (leaves, len(at)).

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -113,7 +114,11 @@ def _connection() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
 
     with io.scratch_directory() as scratch:
         # pandas_analyze_sample = 0: object columns are text and are not guessed at from their first rows
-        config = {"threads": 1, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
+        config: dict[str, Any] = {
+            "threads": 1,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
         connection = _ask(lambda: duckdb.connect(":memory:", config=config))
         try:
             directory = os.path.join(scratch, "").replace("'", "''")
@@ -123,7 +128,7 @@ def _connection() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
                 "enable_external_access = false",
                 "lock_configuration = true",
             ):
-                _ask(lambda setting=setting: connection.execute(f"SET {setting}"))
+                _ask(partial(connection.execute, f"SET {setting}"))
             yield connection, os.path.join(scratch, _FILE).replace("'", "''")
         finally:
             connection.close()
