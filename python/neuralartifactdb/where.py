@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
 from neuralartifactdb.expressions.tree import Column, Expression, leaves
-from neuralartifactdb.host_arrays import host_array
+from neuralartifactdb.host_arrays import holds_integers, host_array
 from neuralartifactdb.results import Result
 
 __all__ = ["Domain", "ids_where", "input_domain"]
@@ -124,7 +124,7 @@ def ids_where(where: Any, domain: Domain, argument: str = "where") -> Ids | None
         return flagged
     if array.size == 0:
         return np.empty(0, dtype=np.int64)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
+    if not holds_integers(array) or array.ndim != 1:
         raise DtypeError(
             f"`{argument}` must be a bool array, ids, a callable of ids or a Result, got "
             f"{type(where).__name__} (dtype {array.dtype}, shape {array.shape})"
@@ -149,7 +149,7 @@ def _instead(where: Expression, domain: Domain, argument: str) -> str:
     return f"write {argument}={text}, or {filtered}"
 
 
-def _distinct(ids: NDArray[np.integer[Any]], domain: Domain, argument: str) -> Ids:
+def _distinct(ids: NDArray[Any], domain: Domain, argument: str) -> Ids:
     wrong = np.flatnonzero((ids < 0) | (ids >= domain.n))
     if wrong.size:
         got = f"got {int(ids[wrong[0]])} at position {int(wrong[0])}"

@@ -209,7 +209,7 @@ def test_edges_become_values_of_the_dtype() -> None:
     [
         ([3, 2], ValueError, "ascend, got 3.* and then 2 at position 1"),
         ([2, 2], ValueError, "ascend"),
-        ([256], ValueError, r"range \(0, 255\), got 256 at position 0"),
+        ([256], ValueError, r"range \[0, 255\], got 256 at position 0"),
         ([1, math.nan], ValueError, "range .* got nan at position 1"),
         ([0], ValueError, "above the range's low end 0"),
         ([], ValueError, "above the range's low end 0"),

@@ -205,3 +205,19 @@ def test_a_few_strips_are_read_singly_then_all_others_at_once() -> None:
             with mock.patch.object(stored_counts._Pixels, "count", noting):
                 stored_counts.count_stored(view, ids, [leaf], {}, lambda at, _: np.ones(len(at), np.bool_))
         assert len(rows) == 1  # a disk is asked once
+
+
+def test_masks_without_an_index_row_may_have_any_count() -> None:
+    """Among others of their segment that have one: never "zero, so pruned"."""
+    case = Case(shapes=((64, 64),), batches=(40,), grid=8, edges=(64, 128, 192), index="lazy", strips=True, seed=3)
+    with built(case) as b:
+        leaf = nadb.count(nadb.box(8, 8, 60, 60), low=100)
+        b.masks.scores(leaf, range(0, 40, 3))
+        view, at = view_of(b), np.arange(40)
+        indexed = view.segments[0].indexed()
+        assert np.flatnonzero(indexed).tolist() == list(range(0, 40, 3))
+        boxes = np.array([[[8, 8, 60, 60]] * 40], np.int32)
+        lower, upper = OpenStrips(view, at, [leaf], boxes).totals(at)
+        assert (lower[0][~indexed] == 0).all()
+        assert (upper[0][~indexed] == 52 * 52).all()
+        assert (upper[0][indexed] < 52 * 52).all()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, UnknownNameError
+from neuralartifactdb.host_arrays import holds_integers
 from neuralartifactdb.masks.attributes import attribute_columns
 from neuralartifactdb.masks.batch import MOST_PIXELS, CollectionMeta, MaskBatch
 from neuralartifactdb.masks.boxes import check_box_options, stored_boxes
@@ -224,7 +225,10 @@ def _count(pixels: Any, first: int) -> int:
         )
     for position in range(len(pixels)):
         mask = pixels[position]
-        shape = tuple(mask.shape) if hasattr(mask, "shape") else as_numpy(mask).shape
+        try:
+            shape = tuple(mask.shape) if hasattr(mask, "shape") else as_numpy(mask).shape
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{error} at mask {first + position}") from None
         if len(shape) != 2:
             raise InvalidValueError(
                 f"a list of pixels must hold 2-D arrays (height, width), got shape {shape} at mask {first + position}"
@@ -257,7 +261,7 @@ def _input_ids(given: AppendArguments, n: int, inputs: InputLookup, first: int) 
     array = as_numpy(given.input_id)
     if array.ndim == 0:
         array = array[None]
-    if array.dtype.kind not in "iu" and array.size:
+    if array.size and not holds_integers(array):
         raise DtypeError(
             f"input_id must hold integers, got dtype {array.dtype}; names of inputs are given as input_key="
         )

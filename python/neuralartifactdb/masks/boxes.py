@@ -7,7 +7,7 @@ border is clipped where it is used. Implements the boxes of `append` (design sec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def stored_boxes(
         if not name or name != name.strip() or not name.isprintable():
             raise InvalidValueError(f"names of boxes must be printable text without space around it, got {name!r}")
         numbers = _numbers(name, given, n)
-        found[name] = _whole(name, _corners(numbers, box_format), rounding, first)
+        found[name] = _whole(name, numbers, box_format, rounding, first)
     return found
 
 
@@ -138,12 +138,16 @@ def _corners(boxes: NDArray[np.float64], box_format: str) -> NDArray[np.float64]
     return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], axis=1)
 
 
-def _whole(name: str, corners: NDArray[np.float64], rounding: str | None, first: int) -> NDArray[np.int32]:
+def _whole(
+    name: str, given: NDArray[np.float64], box_format: str, rounding: str | None, first: int
+) -> NDArray[np.int32]:
+    corners = _corners(given, box_format)
     empty = np.isnan(corners)
     missing = np.logical_and.reduce(empty, axis=1)
     half = np.flatnonzero(empty.any(axis=1) & ~missing)
     if half.size:
-        _refuse(name, corners, int(half[0]), first, "must have four numbers, or four NaN (or None) where it is missing")
+        what = "must have four numbers, or four NaN (or None) where it is missing"
+        _refuse(name, given, box_format, int(half[0]), first, what)
     held = np.where(missing[:, None], 0.0, corners)
     if rounding == "outward":
         lows, highs = np.floor(held[:, :2]), np.ceil(held[:, 2:])
@@ -151,12 +155,13 @@ def _whole(name: str, corners: NDArray[np.float64], rounding: str | None, first:
         held = np.concatenate([lows, np.where(nothing, np.minimum(highs, lows), highs)], axis=1)
     bad = np.flatnonzero(~((held > MISSING_BOX) & (held < 2**31)).all(axis=1))
     if bad.size:
-        _refuse(name, corners, int(bad[0]), first, "must have finite coordinates within 32 bits")
+        _refuse(name, given, box_format, int(bad[0]), first, "must have finite coordinates within 32 bits")
     fractional = np.flatnonzero((held != np.rint(held)).any(axis=1))
     if fractional.size:
         _refuse(
             name,
-            corners,
+            given,
+            box_format,
             int(fractional[0]),
             first,
             'must have whole coordinates; rounding="outward" takes the smallest whole box around it',
@@ -165,8 +170,10 @@ def _whole(name: str, corners: NDArray[np.float64], rounding: str | None, first:
     return np.ascontiguousarray(held.astype(np.int32))
 
 
-def _refuse(name: str, corners: NDArray[np.float64], row: int, first: int, what: str) -> None:
-    x0, y0, x1, y1 = corners[row].tolist()
-    raise InvalidValueError(
-        f"boxes[{name!r}] of mask {first + row} {what}; got x0={x0:g}, y0={y0:g}, x1={x1:g}, y1={y1:g}"
-    )
+def _refuse(name: str, given: NDArray[np.float64], box_format: str, row: int, first: int, what: str) -> NoReturn:
+    """The box as it was given, to the last digit, and its corners where they were not given."""
+    corners = _corners(given[row : row + 1], box_format)[0].tolist()
+    got = ", ".join(f"{name}={value:.17g}" for name, value in zip(("x0", "y0", "x1", "y1"), corners, strict=True))
+    if box_format != "xyxy":
+        got = f"({', '.join(f'{value:.17g}' for value in given[row].tolist())}) as {box_format}, which is {got}"
+    raise InvalidValueError(f"boxes[{name!r}] of mask {first + row} {what}; got {got}")

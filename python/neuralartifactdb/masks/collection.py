@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, InvalidValueError, UnknownNameError
+from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.masks import query
 from neuralartifactdb.masks.appending import MaskStore, append_masks
 from neuralartifactdb.masks.batches import AppendArguments
 from neuralartifactdb.masks.context import mask_domain
-from neuralartifactdb.masks.conversion import as_numpy
 from neuralartifactdb.masks.groups import Groups
 from neuralartifactdb.masks.table import mask_table
 from neuralartifactdb.masks.view import MaskView
@@ -265,20 +264,19 @@ class Masks:
             array.
 
         Raises:
-            TypeError: ids that are not integers. IndexError: no such mask, or it was deleted.
+            TypeError: ids that are not integers. ValueError: more than one axis of them. IndexError: no such mask, or
+            it was deleted.
 
         Example:
             >>> masks.pixels([3, 0]).shape
             (2, 8, 8)
         """
         view = self._view
-        array = as_numpy(ids)
-        if array.ndim > 1:
-            raise InvalidValueError(f"ids must be one mask id or 1-D, got shape {array.shape}")
-        distinct, back = np.unique(query.checked_ids(array, view), return_inverse=True)
+        wanted = query.checked_ids(ids, view)
+        distinct, back = np.unique(wanted, return_inverse=True)
         found = _read(view, distinct)
         masks = [found[i] for i in back.tolist()]
-        if array.ndim == 0:
+        if np.ndim(ids) == 0:
             return np.array(masks[0])
         if not masks:
             uniform = {segment.uniform_shape for segment in view.segments}

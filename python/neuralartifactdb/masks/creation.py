@@ -173,10 +173,14 @@ def _value(what: str, dtype: str, value: Any) -> float:
     if not isinstance(value, (int, float)):
         raise DtypeError(f"{what} must be a number, got {value!r} ({type(value).__name__})")
     if dtype in ("float16", "float32"):
-        with np.errstate(over="ignore"):
-            return float(np.dtype(dtype).type(float(value)))
+        try:
+            with np.errstate(over="ignore"):
+                return float(np.dtype(dtype).type(float(value)))
+        except OverflowError:  # an int beyond float64
+            n_bits = int(value).bit_length()
+            raise InvalidValueError(f"{what} must be finite in {dtype}, got an int of {n_bits:,} bits") from None
     limits = np.iinfo(STORED_DTYPES[dtype]) if dtype != "bool" else None
     least, most = (0, 1) if limits is None else (int(limits.min), int(limits.max))
-    if value != value or value != math.floor(value) or not least <= value <= most:
+    if not least <= value <= most or value != math.floor(value):  # NaN and infinities are in no range
         raise InvalidValueError(f"{what} must be a whole number in [{least}, {most}] for {dtype}, got {value!r}")
     return float(value)

@@ -213,9 +213,9 @@ def checked_edges(edges: Any, dtype: str, value_range: tuple[float, float], noda
             raise DtypeError(f"edges must be ascending numbers, got {edge!r} ({type(edge).__name__}) at position {i}")
         value = float(edge)
         if not low <= value <= high:
-            raise InvalidValueError(f"edges must lie in the range ({low:g}, {high:g}), got {edge!r} at position {i}")
+            raise InvalidValueError(f"edges must lie in the range [{low:g}, {high:g}], got {edge!r} at position {i}")
         if i and not value > given[-1]:
-            raise InvalidValueError(f"edges must ascend, got {given[-1]!r} and then {edge!r} at position {i}")
+            raise InvalidValueError(f"edges must ascend, got {edges[i - 1]!r} and then {edge!r} at position {i}")
         given.append(value)
     exact = _of_dtype(np.array(given, dtype=np.float64), dtype)
     exact = np.unique(exact[(exact > low) & (exact <= high)])

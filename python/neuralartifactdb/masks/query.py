@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.errors import DtypeError, FormatError, IdError
+from neuralartifactdb.errors import DtypeError, FormatError, IdError, InvalidValueError
 from neuralartifactdb.expressions.tree import Expression, scored
-from neuralartifactdb.host_arrays import host_array
+from neuralartifactdb.host_arrays import holds_integers, host_array
 from neuralartifactdb.masks.brute_force import MaskBruteForce
 from neuralartifactdb.masks.candidates import MaskCandidates, checked_leaves
 from neuralartifactdb.masks.context import MaskContext, MaskDatabaseView, mask_domain
@@ -85,7 +85,10 @@ def top_k_masks(
     """
     options = options or Options()
     if not isinstance(expression, Expression) or "number" not in expression.kinds:
-        raise DtypeError(f"top_k needs an expression such as nadb.count(nadb.whole, low=128), got {shown(expression)}")
+        hint = "; filter takes conditions" if isinstance(expression, Expression) else ""
+        raise DtypeError(
+            f"top_k needs an expression such as nadb.count(nadb.whole, low=128), got {shown(expression)}{hint}"
+        )
     count = checked_k(k)
     extra = ("" if largest else ", largest=False") + ("" if options.where is None else ", where=...")
     text = f"db.masks[{name!r}].top_k({expression!r}, k={count}{extra})"
@@ -300,13 +303,16 @@ def checked_ids(ids: Any, view: MaskView) -> Ids:
 
     Raises:
         DtypeError: not an int or a list of ints.
+        InvalidValueError: more than one axis of them.
         IdError: no mask has one, or it was deleted.
     """
     try:
         array = np.atleast_1d(host_array(ids))
     except ValueError as error:
         raise DtypeError(f"ids must be integers, an int or a list of ints, got {shown(ids)}") from error
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+    if array.ndim > 1:
+        raise InvalidValueError(f"ids must be one mask id or 1-D, got shape {array.shape}")
+    if array.size and not holds_integers(array):
         raise DtypeError(
             f"ids must be integers, an int or a list of ints, got {shown(ids)} (dtype {array.dtype}, shape "
             f"{array.shape})"

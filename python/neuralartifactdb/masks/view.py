@@ -207,7 +207,7 @@ class MaskView:
                     ]
                 )
             else:
-                raise UnknownNameError(unknown_name(f"column of masks {self.name!r}", name, self.column_names))
+                raise UnknownNameError(unknown_name(f"column of masks {self.name!r} named", name, self.column_names))
             found.flags.writeable = False
             self._columns[name] = found
         return found
