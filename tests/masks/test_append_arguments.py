@@ -513,7 +513,5 @@ def test_a_box_is_shown_as_given_to_the_last_digit() -> None:
     words = "got (1, 2, 3, 1234567.5) as cxcywh, which is x0=-0.5, y0=-617281.75, x1=2.5"
     with pytest.raises(ValueError, match=re.escape(words)):
         stored_boxes({"o": [[1, 2, 3, 1234567.5]]}, 1, box_format="cxcywh")
-    with pytest.raises(
-        ValueError, match=r"of mask 5 must have whole.* got x0=1, y0=2, x1=3, y1=1234567\.5$"
-    ):
+    with pytest.raises(ValueError, match=r"of mask 5 must have whole.* got x0=1, y0=2, x1=3, y1=1234567\.5$"):
         stored_boxes({"o": [[1, 2, 3, 1234567.5]]}, 1, first=5)

@@ -1,4 +1,4 @@
-// Python bindings of what appending needs: the check of pixels, histograms. Documented for users of the core in _core.pyi.
+// Python bindings of what appending needs: the check of pixels, histograms. Documented in _core.pyi.
 #include <pybind11/stl.h>
 
 #include <cmath>
