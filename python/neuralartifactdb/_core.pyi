@@ -171,6 +171,13 @@ class _BuildInfo(TypedDict):
 def build_info() -> _BuildInfo:
     """Facts of this build; see `neuralartifactdb.build_info`."""
 
+def thread_count() -> int:
+    """Threads that a long loop uses: the environment variable `NADB_THREADS`, else all of the hardware.
+
+    Raises:
+        ValueError: `NADB_THREADS` is not a whole number from 1 to 1024.
+    """
+
 def choose_edges(sample: npt.NDArray[_Real], n_bits: int, top_count: int, *, threads: int = 0) -> npt.NDArray[_Real]:
     """Chooses where to cut each neuron's values into 2**n_bits partitions (design, section 4, 1).
 

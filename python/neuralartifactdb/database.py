@@ -355,8 +355,8 @@ class Database:
         nodata: float | None = None,
         grid: int | None = None,
         edges: Sequence[float] | None = None,
-        storage: float | int | str = 0.05,
-        index: str = "append",
+        storage: float | int | str | None = None,
+        index: str | None = None,
         exist_ok: bool = False,
         overwrite: bool = False,
     ) -> Masks:
@@ -371,9 +371,11 @@ class Database:
             grid: cells of the histogram index along each axis; chosen at the first append unless given.
             edges: ascending values from which the index counts; chosen at the first append unless given.
             storage: bytes for the index: a share of the deflate-compressed pixels, as estimated at the first append
-                and never below 256 bytes a mask; or bytes a mask, such as "1KiB".
-            index: "append" builds the index on append; "lazy" lets queries fill it in as they read masks.
-            exist_ok: True returns a collection of that name if it is what is asked for.
+                and never below 256 bytes a mask; or bytes a mask, such as "1KiB". 0.05 unless given.
+            index: "append" builds the index on append, as it is done unless given; "lazy" lets queries fill it in as
+                they read masks.
+            exist_ok: True returns a collection of that name if it is what is asked for: every argument that is given
+                must say what it is.
             overwrite: True replaces a collection of that name; its masks are gone for new queries.
 
         Raises:
@@ -384,16 +386,13 @@ class Database:
             >>> len(masks), masks.value_range
             (0, (0, 255))
         """
-        from neuralartifactdb.masks.creation import described
+        from neuralartifactdb.masks.creation import Asked
 
         check_name(name, "a collection")
         if exist_ok and overwrite:
             raise InvalidValueError("exist_ok=True keeps a collection, overwrite=True replaces it: give one of them")
-        meta = described(dtype, value_range, nodata, grid, edges, storage, index)
-        optional = {"value_range": value_range, "nodata": nodata, "grid": grid, "edges": edges}
-        given = {"dtype", "index"} | {what for what, value in optional.items() if value is not None}
-
-        create_collection(self._session, name, meta, given, exist_ok=exist_ok, overwrite=overwrite)
+        asked = Asked(dtype, value_range, nodata, grid, edges, storage, index)
+        create_collection(self._session, name, asked, exist_ok=exist_ok, overwrite=overwrite)
         return self.masks[name]
 
     # ---- attaching -------------------------------------------------------------------------------------------------

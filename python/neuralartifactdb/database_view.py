@@ -44,7 +44,7 @@ class DatabaseView:
         #: the directory, for messages
         self.path = session.directory.path
         #: identifies the database; results of another one are refused
-        self.token = (self.path, state.database.get("uuid"))
+        self.token = (session.directory.real_path, state.database.get("uuid"))
         #: the database behind results
         self.context = _ResultDatabase(session, self.token)
 

@@ -10,12 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["host_array", "is_tensor"]
+__all__ = ["holds_integers", "host_array", "is_tensor"]
 
 
 def is_tensor(values: Any) -> bool:
     """Whether it is a torch tensor."""
     return hasattr(values, "detach") and hasattr(values, "cpu")
+
+
+def holds_integers(array: NDArray[Any]) -> bool:
+    """Whether an array is of integers, of any size: Python's own beyond 64 bits stay objects, and compare as numbers.
+
+    Example:
+        >>> holds_integers(np.array([2**64])), holds_integers(np.array([1.0]))
+        (True, False)
+    """
+    if array.dtype.kind != "O":
+        return array.dtype.kind in "iu"
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in array.ravel())
 
 
 def host_array(values: Any) -> NDArray[Any]:

@@ -26,7 +26,9 @@ class Stats:
         kind: "activations" or "masks": what was evaluated.
         candidates: inputs or masks that the query was about, after `where=`.
         settled: of these, how many the bounds alone decided.
-        evaluated: how many exact scores were computed, padding of batches included.
+        evaluated: how many exact scores were computed, padding of batches included; of a query over masks, how many
+            masks were read.
+        as_regions: of these, masks that were read as the region of a candidate (`nadb.mask`), no candidates themselves.
         batches: waves of evaluations, each of one or more passes of the model (or rounds of reads).
         unit: the evaluation shape: no correct algorithm with these bounds evaluates fewer than `evaluated` - `unit`,
             ties and the target's own run left aside.
@@ -39,6 +41,7 @@ class Stats:
     candidates: int = 0
     settled: int = 0
     evaluated: int = 0
+    as_regions: int = 0
     batches: int = 0
     unit: int = 1
     bytes_read: int = 0
@@ -61,16 +64,22 @@ class Stats:
         return self.evaluated if self.kind == "masks" else 0
 
     @property
+    def candidates_evaluated(self) -> int:
+        """`evaluated` without `as_regions`."""
+        return self.evaluated - self.as_regions
+
+    @property
     def total_seconds(self) -> float:
         """Seconds of the whole query: the stage "total", else the sum of the stages."""
         return self.seconds["total"] if "total" in self.seconds else float(sum(self.seconds.values()))
 
     def summary(self) -> str:
         """Such as `27 of 10,000 inputs inferred`."""
-        return f"{self.evaluated:,} of {self.candidates:,} {_EVALUATED_AS[self.kind]}"
+        besides = f", and {self.as_regions:,} as regions" if self.as_regions else ""
+        return f"{self.candidates_evaluated:,} of {self.candidates:,} {_EVALUATED_AS[self.kind]}{besides}"
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be pickled
-        names = ("kind", "candidates", "settled", "evaluated", "batches", "unit", "bytes_read", "scanned")
+        names = ("kind", "candidates", "settled", "evaluated", "as_regions", "batches", "unit", "bytes_read", "scanned")
         return _stats_from, ({name: getattr(self, name) for name in names} | {"seconds": dict(self.seconds)},)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError
 from neuralartifactdb.expressions.tree import Column, Expression, leaves
-from neuralartifactdb.host_arrays import host_array
+from neuralartifactdb.host_arrays import holds_integers, host_array
 from neuralartifactdb.results import Result
 
 __all__ = ["Domain", "ids_where", "input_domain"]
@@ -74,12 +74,13 @@ def input_domain(n_inputs: int, token: Any) -> Domain:
     return Domain("input", n_inputs, None, token, "db.inputs", of_result)
 
 
-def ids_where(where: Any, domain: Domain) -> Ids | None:
+def ids_where(where: Any, domain: Domain, argument: str = "where") -> Ids | None:
     """Ids that `where` admits, int64, ascending, distinct; None for all.
 
     Args:
         where: what the user gave.
         domain: what ids there are.
+        argument: the name that it was given by, for messages.
 
     Raises:
         TypeError, IndexError, ValueError: not one of the kinds; an id out of range; a wrong length.
@@ -88,25 +89,27 @@ def ids_where(where: Any, domain: Domain) -> Ids | None:
         return None
     if isinstance(where, str):
         raise DtypeError(
-            f"`where` must be a bool array, ids, a callable of ids or a Result, got text; build it from "
-            f"{domain.columns}, such as where={domain.columns}['label'] == 4"
+            f"`{argument}` must be a bool array, ids, a callable of ids or a Result, got text {where!r}; build it from "
+            f"{domain.columns}, such as {argument}={domain.columns}['label'] == 4"
         )
     if isinstance(where, Expression):
         raise DtypeError(
-            f"`where` must be a bool array, ids, a callable of ids or a Result, got the expression {where!r}; "
-            f"{_instead(where, domain)}"
+            f"`{argument}` must be a bool array, ids, a callable of ids or a Result, got the expression {where!r}; "
+            f"{_instead(where, domain, argument)}"
         )
     if isinstance(where, Result):
         if getattr(where._context, "database_token", None) != domain.token:
-            raise InvalidValueError("`where` is a Result of another database; ids of one mean nothing in the other")
-        return _distinct(domain.of_result(where), domain)
+            raise InvalidValueError(
+                f"`{argument}` is a Result of another database; ids of one mean nothing in the other"
+            )
+        return _distinct(domain.of_result(where), domain, argument)
     if callable(where):
         ids = domain.ids
         flags = np.asarray(where(ids.copy()))
         if flags.dtype != np.bool_ or flags.shape != ids.shape:
             raise DtypeError(
-                f"`where` as a callable gets int64 ids of shape ({domain.n_live},) and must return as many bools, got "
-                f"{flags.dtype} of shape {flags.shape}"
+                f"`{argument}` as a callable gets int64 ids of shape ({domain.n_live},) and must return as many "
+                f"bools, got {flags.dtype} of shape {flags.shape}"
             )
         admitted: Ids = ids[flags]
         return admitted
@@ -114,38 +117,42 @@ def ids_where(where: Any, domain: Domain) -> Ids | None:
     if array.dtype == np.bool_:
         if array.shape != (domain.n_live,):
             raise InvalidValueError(
-                f"`where` as a bool array must have one bool per {domain.what}, shape ({domain.n_live},), got "
+                f"`{argument}` as a bool array must have one bool per {domain.what}, shape ({domain.n_live},), got "
                 f"{array.shape}"
             )
         flagged: Ids = domain.ids[array]
         return flagged
     if array.size == 0:
         return np.empty(0, dtype=np.int64)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
+    if not holds_integers(array) or array.ndim != 1:
         raise DtypeError(
-            "`where` must be a bool array, ids, a callable of ids or a Result, got "
+            f"`{argument}` must be a bool array, ids, a callable of ids or a Result, got "
             f"{type(where).__name__} (dtype {array.dtype}, shape {array.shape})"
         )
-    ids = _distinct(array.astype(np.int64), domain)
+    ids = _distinct(array, domain, argument)
     if domain.live is not None:
         gone = np.setdiff1d(ids, domain.live, assume_unique=True)
         if len(gone):
-            raise IdError(f"`where` must hold ids of {domain.what}s that are there, got {int(gone[0])}: it was deleted")
+            raise IdError(
+                f"`{argument}` must hold ids of {domain.what}s that are there, got {int(gone[0])}: it was deleted"
+            )
     return ids
 
 
-def _instead(where: Expression, domain: Domain) -> str:
+def _instead(where: Expression, domain: Domain, argument: str) -> str:
     """What to write in place of an expression: of columns alone, the same over their arrays."""
-    text, filtered = repr(where), "give the expression to filter, and its Result to where="
+    text, filtered = repr(where), f"give the expression to filter, and its Result to {argument}="
     for leaf in leaves(where):
         if not isinstance(leaf, Column):
             return filtered
         text = text.replace(repr(leaf), f"{domain.columns}[{leaf.name!r}]")
-    return f"write where={text}, or {filtered}"
+    return f"write {argument}={text}, or {filtered}"
 
 
-def _distinct(ids: Ids, domain: Domain) -> Ids:
+def _distinct(ids: NDArray[Any], domain: Domain, argument: str) -> Ids:
     wrong = np.flatnonzero((ids < 0) | (ids >= domain.n))
     if wrong.size:
-        raise IdError(f"`where` must hold ids in [0, {domain.n}), got {int(ids[wrong[0]])} at position {int(wrong[0])}")
-    return np.unique(ids)
+        got = f"got {int(ids[wrong[0]])} at position {int(wrong[0])}"
+        there = f"hold ids in [0, {domain.n})" if domain.n else f"be empty, for there is no {domain.what}"
+        raise IdError(f"`{argument}` must {there}, {got}")
+    return np.unique(ids.astype(np.int64))

@@ -186,7 +186,7 @@ def test_what_decides_no_value_does_not_count(db: nadb.Database, model: Any, cha
 
 
 def test_flags_that_a_pass_changes_are_told_in_the_record(db: nadb.Database) -> None:
-    fingerprint = db._directory.state().indexes["3"].meta["fingerprint"]
+    fingerprint = db._session.directory.state().indexes["3"].meta["fingerprint"]
     assert set(fingerprint["configuration"]["moving"]) == {".n_calls", ".last_shape"}
     assert ".scale" in fingerprint["configuration"]["flags"]
 
@@ -211,7 +211,7 @@ HARMFUL: dict[str, tuple[Callable[[Any], Any], str]] = {
 def test_hooks_that_change_nothing_are_accepted(db: nadb.Database, model: Any, what: str) -> None:
     expected = ask(db)
     handle = HARMLESS[what](model)
-    source = db._view().index("3").source
+    source = db._session.at().index("3").source
     rows = source.rows_run
     assert ask(db) == expected
     first = source.rows_run - rows

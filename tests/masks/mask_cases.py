@@ -151,6 +151,13 @@ def fast_directory() -> Iterator[str]:
         yield folder
 
 
+@contextlib.contextmanager
+def database() -> Iterator[Any]:
+    """An empty database, in a directory of its own."""
+    with fast_directory() as folder, nadb.open(os.path.join(folder, "run.nadb")) as db:
+        yield db
+
+
 def random_box(rng: np.random.Generator, shape: tuple[int, int]) -> mask_oracle.Box | None:
     """A box as detectors give them, and as they should not."""
     height, width = shape
@@ -171,11 +178,7 @@ def built(case: Case) -> Iterator[Built]:
     """The case's database, in a directory of its own."""
     rng = np.random.default_rng(case.seed)
     from_bytes = 0 if case.strips else stored_counts.STRIPS_FROM_BYTES
-    with (
-        fast_directory() as folder,
-        mock.patch.object(stored_counts, "STRIPS_FROM_BYTES", from_bytes),
-        nadb.open(os.path.join(folder, "run.nadb")) as db,
-    ):
+    with mock.patch.object(stored_counts, "STRIPS_FROM_BYTES", from_bytes), database() as db:
         settings: dict[str, Any] = {} if case.nodata is None else {"nodata": case.nodata}
         edges = list(case.edges)
         if case.nodata is not None:

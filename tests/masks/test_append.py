@@ -347,6 +347,10 @@ def test_the_share_of_the_index_is_logged_once(db: nadb.Database, caplog: pytest
         ({"dtype": "float32", "value_range": (0, float("nan"))}, ValueError, "finite"),
         ({"dtype": "bool", "nodata": 1}, ValueError, "nodata is not for bool"),
         ({"dtype": "uint8", "nodata": float("nan")}, ValueError, "whole"),
+        ({"dtype": "uint8", "nodata": float("inf")}, ValueError, r"whole number in \[0, 255\].*inf"),
+        ({"dtype": "float32", "value_range": (0, 10**400)}, ValueError, "finite in float32, got an int of 1,329 bits"),
+        ({"dtype": "uint8", "edges": [3, 3]}, ValueError, "got 3 and then 3 at position 1"),
+        ({"dtype": "uint8", "edges": [256]}, ValueError, r"edges must lie in the range \[0, 255\], got 256"),
         ({"dtype": "uint8", "index": "later"}, ValueError, "'later'"),
         ({"dtype": "uint8", "grid": 0}, ValueError, "grid"),
         ({"dtype": "uint8", "grid": 2.5}, TypeError, "grid"),
@@ -403,3 +407,66 @@ def test_a_collection_is_made_once(db: nadb.Database) -> None:
     nan = db.create_masks("n", dtype="float32", nodata=float("nan"))
     assert np.isnan(nan.nodata)
     assert np.isnan(db.create_masks("n", dtype="float32", nodata=float("nan"), exist_ok=True).nodata)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "words"),
+    [
+        ({"storage": "1KiB"}, {"storage": 512}, ["storage='1KiB'", "got storage=512", "leave storage= out"]),
+        ({}, {"storage": 0.1}, ["storage=0.05", "got storage=0.1"]),
+        ({"grid": 4}, {"grid": 5}, ["grid=4", "got grid=5"]),
+        ({}, {"grid": 5}, ["without grid=", "first append chooses", "got grid=5"]),
+        ({}, {"edges": [5]}, ["without edges=", "got edges=[5]"]),
+        ({"edges": [5, 9]}, {"edges": [5, 10]}, ["edges=(5.0, 9.0)", "got edges=[5, 10]"]),
+        ({"value_range": (0, 9)}, {"value_range": (0, 10)}, ["value_range=(0.0, 9.0)", "got value_range=(0, 10)"]),
+        ({"nodata": 255}, {"nodata": 0}, ["nodata=255.0", "got nodata=0"]),
+        ({}, {"nodata": 0}, ["nodata=None", "got nodata=0"]),
+        ({"index": "lazy"}, {"index": "append"}, ["index='lazy'", "got index='append'"]),
+        ({}, {"dtype": "uint16"}, ["dtype='uint8'", "got dtype='uint16'", "another name"]),
+    ],
+)
+def test_exist_ok_refuses_what_is_another_collection(
+    db: nadb.Database, made: dict[str, Any], asked: dict[str, Any], words: list[str]
+) -> None:
+    db.create_masks("m", **{"dtype": "uint8", **made})
+    with pytest.raises(ValueError, match="collection 'm' exists") as caught:
+        db.create_masks("m", **{"dtype": "uint8", **asked}, exist_ok=True)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        ({"index": "lazy", "storage": "1KiB"}, {}),
+        ({"storage": "1KiB"}, {"storage": 1024}),
+        ({"dtype": "float32", "nodata": float("nan")}, {"dtype": "float32", "nodata": np.nan}),
+        ({"dtype": "float32", "value_range": (0, 10), "edges": [2, 5]}, {"dtype": "float32", "edges": (2, 5)}),
+        ({"nodata": 0, "edges": [7]}, {"edges": [7]}),
+        ({"value_range": (0, 255), "grid": 8}, {"grid": np.int8(8), "value_range": [0, 255]}),
+    ],
+)
+def test_exist_ok_returns_what_is_asked_for(db: nadb.Database, made: dict[str, Any], asked: dict[str, Any]) -> None:
+    db.create_masks("m", **{"dtype": "uint8", **made})
+    assert db.create_masks("m", **{"dtype": "uint8", **asked}, exist_ok=True).name == "m"
+
+
+@pytest.mark.parametrize("given", ["array", "list"])
+def test_a_mask_of_too_many_pixels_is_refused_before_any_is_read(db: nadb.Database, given: str) -> None:
+    masks = db.create_masks("m", dtype="uint8")
+    pixels: Any = np.broadcast_to(np.uint8(0), (1, 2**15 + 1, 2**15))
+    with pytest.raises(ValueError, match=r"at most 2\*\*30 = .* got 32,769 x 32,768 = 1,073,774,592 at mask 0.*tiles"):
+        masks.append(pixels if given == "array" else [pixels[0]], input_id=[0])
+
+
+def test_scale_stores_integers_and_bools_as_they_are(db: nadb.Database) -> None:
+    masks = db.create_masks("m", dtype="uint8", value_range=(0, 200))
+    whole = np.array([[[0, 1], [7, 200]]])
+    masks.append(whole, input_id=[0], convert="scale")
+    masks.append(whole > 1, input_id=[1], convert="scale")
+    masks.append(np.array([[[0.0, 1.0], [0.5, 0.0025]]]), input_id=[2], convert="scale")
+    assert masks.pixels(0).tolist() == [[0, 1], [7, 200]]
+    assert masks.pixels(1).tolist() == [[0, 0], [1, 1]]
+    assert masks.pixels(2).tolist() == [[0, 200], [100, 0]]  # to the nearest, halves to even
+    with pytest.raises(ValueError, match=r"\[0, 200\].*got 201 at mask 0, y 1, x 1"):
+        masks.append(whole + 1, input_id=[3], convert="scale")

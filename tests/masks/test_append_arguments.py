@@ -6,6 +6,7 @@ Implements `append` of design section 7 and the dtypes of section 5.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -506,3 +507,11 @@ def test_what_belongs_to_items_is_not_given_beside_them() -> None:
     for name, value in (("input_id", [0]), ("input_key", ["a"]), ("boxes", {"b": [(0, 0, 1, 1)]})):
         with pytest.raises(TypeError, match=rf"{name} must stand in the dicts"):
             batches_of(AppendArguments(iter([]), **{name: value}), meta(), lookup())
+
+
+def test_a_box_is_shown_as_given_to_the_last_digit() -> None:
+    words = "got (1, 2, 3, 1234567.5) as cxcywh, which is x0=-0.5, y0=-617281.75, x1=2.5"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        stored_boxes({"o": [[1, 2, 3, 1234567.5]]}, 1, box_format="cxcywh")
+    with pytest.raises(ValueError, match=r"of mask 5 must have whole.* got x0=1, y0=2, x1=3, y1=1234567\.5$"):
+        stored_boxes({"o": [[1, 2, 3, 1234567.5]]}, 1, first=5)

@@ -269,3 +269,15 @@ def test_results_of_layers_restrict_masks(db: nadb.Database) -> None:
     inputs = layer.highest([2], k=10)
     found = masks.filter(nadb.count(nadb.whole, low=0) > 0, where=inputs)
     assert found.ids.tolist() == sorted(2 * i + j for i in inputs.ids.tolist() for j in (0, 1))
+
+
+def test_ids_that_are_no_ids(db: nadb.Database) -> None:
+    masks = filled(db)
+    for call in (masks.pixels, lambda ids: masks.scores(nadb.area(nadb.whole), ids)):
+        with pytest.raises(TypeError, match=r"ids must be integers, .* got \[\[0\], \[1, 2\]\]"):
+            call([[0], [1, 2]])
+    for call in (masks.pixels, masks.delete, lambda ids: masks.scores(nadb.area(nadb.whole), ids)):
+        with pytest.raises(IndexError, match=r"\[0, 300\), got 18446744073709551616 at position 1"):
+            call([7, 2**64])
+    with pytest.raises(IndexError, match="there are none, got 0"):
+        db.create_masks("none", dtype="uint8").pixels(0)

@@ -125,3 +125,33 @@ def test_any_order_of_appends_and_deletes(tmp_path_factory: Any, steps: list[int
                     del expected[i]
             assert masks.table()["mask_id"].tolist() == sorted(expected)
         assert all(np.array_equal(masks.pixels(i), mask) for i, mask in expected.items())
+
+
+@pytest.mark.parametrize("big", [2**63, 2**64 - 1])
+def test_ids_beyond_int64_are_shown_as_given(db_path: Path, big: int) -> None:
+    with nadb.open(db_path) as db:
+        masks = filled(db)
+        ids = np.array([0, big], dtype=np.uint64)
+        for call in (
+            lambda: masks.pixels(ids),
+            lambda: masks.scores(nadb.area(nadb.whole), ids),
+            lambda: masks.delete(ids),
+            lambda: masks.top_k(nadb.area(nadb.whole), where=ids),
+        ):
+            with pytest.raises(IndexError, match=rf"\[0, 40\), got {big} at position 1"):
+                call()
+        with pytest.raises(IndexError, match=f"got {big} at mask 1"):
+            masks.append(PIXELS[:2], input_id=ids, attrs={"n": [7, 8]})
+        assert len(masks) == 40
+
+
+@pytest.mark.parametrize("ids", [[99], [True], "n = 3", np.ones(41, bool), [0.5], lambda ids: ids])
+def test_a_bad_delete_complains_of_ids(db_path: Path, ids: Any) -> None:
+    with nadb.open(db_path) as db:
+        masks = filled(db)
+        with pytest.raises((IndexError, TypeError, ValueError), match="`ids`") as caught:
+            masks.delete(ids)
+        assert "where" not in str(caught.value)
+        masks.delete(5)
+        with pytest.raises(IndexError, match=r"`ids`.* 5: it was deleted"):
+            masks.delete([5])

@@ -5,11 +5,17 @@ Implements "Optimality" and "theta" of design section 3 and `Plan`, `Stats`, `Li
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+from unittest import mock
+
 import numpy as np
 import pytest
-from mask_cases import Case, built
+from mask_cases import Built, Case, built
 
 import neuralartifactdb as nadb
+from neuralartifactdb.masks import candidates as candidates_module
+from neuralartifactdb.masks import leaf_values, stored_counts
 from neuralartifactdb.masks.candidates import MaskCandidates
 
 CASE = Case(shapes=((24, 24),), batches=(60, 40), grid=4, edges=(64, 128, 192), seed=2)
@@ -154,3 +160,76 @@ def test_a_damaged_index_is_an_error_and_not_an_answer(monkeypatch: pytest.Monke
             b.masks.top_k(RATIO, k=5)
         monkeypatch.setattr(_core, "count_bounds", too_low)
         assert not b.masks.top_k(RATIO, k=5).verify()
+
+
+SMOOTH = Case(shapes=((64, 64),), batches=(150, 150), grid=8, edges=(64, 128, 192), strips=True, seed=3)
+
+
+def test_a_plan_knows_the_strips_of_large_masks() -> None:
+    """What is predicted is what is read, within a factor of 1.5; all rows of the regions take two times as much."""
+    count = nadb.count((8, 8, 60, 60), low=100)
+    ratio = nadb.count(nadb.box("object"), low=100) / nadb.area(nadb.box("object"))
+    difference = count - nadb.count(nadb.whole, low=150)
+    count_stored, read = stored_counts.count_stored, []
+
+    def noting(*given: Any) -> Any:
+        found = count_stored(*given)
+        read.append(found[1].bytes)
+        return found
+
+    def at_rank(b: Built, expression: Any, share: float) -> Any:
+        scores = np.sort(b.masks.scores(expression, np.arange(300)))  # NaN last
+        return expression > float(scores[int(share * np.isfinite(scores).sum())])
+
+    with built(SMOOTH) as b:
+        conditions = [at_rank(b, one, share) for one in (count, ratio, difference) for share in (0.3, 0.6)]
+        for ask, given, how in (
+            *((b.masks.filter, condition, {}) for condition in conditions),
+            (b.masks.top_k, count, {"k": 250}),
+            (b.masks.group_by("input_id").top_k, nadb.mean(count), {"k": 140}),
+        ):
+            plan = ask(given, explain=True, **how)
+            read.clear()
+            with mock.patch.object(leaf_values, "count_stored", noting):
+                assert ask(given, **how).stats.masks_read >= 40
+            assert sum(read) / 1.5 <= plan.expected_bytes <= sum(read) * 1.5
+            assert plan.expected_bytes < 0.5 * plan.expected_evaluations * 64 * 64
+
+
+def test_a_plan_of_a_lazy_collection_knows_that_masks_without_a_row_are_read_whole() -> None:
+    case = Case(shapes=((24, 24),), batches=(60,), grid=4, edges=(64, 128, 192), index="lazy", seed=2)
+    with built(case) as b:
+        assert b.masks.filter(RATIO > 0.1, explain=True).expected_bytes == 60 * 24 * 24
+
+
+def test_masks_that_are_regions_are_no_candidates() -> None:
+    with built(CASE) as b:
+        other = b.db.create_masks("other", dtype="uint8", grid=4, edges=[128])
+        other.append(b.pixels[::2], input_id=b.inputs[::2])
+        condition = nadb.count(nadb.mask("other", low=100), low=77) > 20
+        stats = b.masks.filter(condition).stats
+        assert 0 < stats.as_regions <= stats.masks_read - stats.as_regions == stats.candidates_evaluated <= 100
+        assert stats.summary() == (f"{stats.candidates_evaluated} of 100 masks read, and {stats.as_regions} as regions")
+        assert pickle.loads(pickle.dumps(stats)) == stats
+        of_groups = b.masks.group_by("model").top_k(nadb.max(nadb.count(nadb.mask("other", low=100), low=77)), k=3)
+        assert 0 < of_groups.stats.candidates_evaluated <= 100
+        assert f"and {of_groups.stats.as_regions} as regions" in repr(of_groups)
+        assert "as regions" not in b.masks.filter(RATIO > 0.1).stats.summary()
+
+
+def test_bounds_cell_by_cell_are_taken_of_few_masks_at_once() -> None:
+    """Four int32 arrays of a cell each: what a step takes does not grow with the grid."""
+    for grid in (4, 16, 64):
+        assert candidates_module._STEP_CELLS // grid**2 * grid**2 * 4 * 4 <= 16 << 20
+    with built(Case(shapes=((6, 6),), batches=(1,), grid=16, edges=(128,))) as b:
+        masks = b.db.create_masks("many", dtype="uint8", grid=16, edges=[128])
+        n = 3 * candidates_module._STEP_CELLS // 16**2
+        masks.append(np.zeros((n, 6, 6), np.uint8), input_id=np.arange(n))
+        view = b.db._session.at().masks("many")
+        steps = {}
+        for name, region in (("cells", nadb.mask("many", low=1)), ("boxes", nadb.whole)):
+            found = MaskCandidates(nadb.count(region, low=3), view, view.live_ids, collection=b.db._session.at().masks)
+            steps[name] = [len(ids) for ids, _ in found.blocks(lambda: None)]
+        assert max(steps["cells"]) * 16**2 <= candidates_module._STEP_CELLS
+        assert len(steps["cells"]) >= 3
+        assert len(steps["boxes"]) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mask_cases import Case, built, cases, conditions
+from mask_cases import Case, built, cases, conditions, database
 
 import neuralartifactdb as nadb
 import oracle
@@ -50,9 +50,8 @@ def test_scores_of_a_filter_are_exact_where_given(case: Case, data: st.DataObjec
 
 def test_thresholds_that_float32_rounds() -> None:
     """0.7 as float32 is 0.699999988: NumPy compares with that, so must a count."""
-    case = Case(dtype="float32", edges=(0.5,), kind="constant", shapes=((9, 9),), batches=(4,))
-    with built(case) as b:
-        masks = b.db.create_masks("sevenths", dtype="float32", grid=3, edges=[0.5])
+    with database() as db:
+        masks = db.create_masks("sevenths", dtype="float32", grid=3, edges=[0.5])
         pixels = np.full((3, 9, 9), 0.7, dtype=np.float32)
         pixels[1] = np.nextafter(np.float32(0.7), np.float32(0))
         pixels[2] = np.nextafter(np.float32(0.7), np.float32(1))
@@ -65,9 +64,8 @@ def test_thresholds_that_float32_rounds() -> None:
 
 def test_a_box_inside_one_cell_is_not_settled_by_the_cell() -> None:
     """Where the paper's bounds as released lose rows: the pixels of the cell may all lie in the box."""
-    case = Case(shapes=((16, 16),), batches=(1,), grid=2, edges=(128,), kind="constant")
-    with built(case) as b:
-        masks = b.db.create_masks("small", dtype="uint8", grid=2, edges=[128])
+    with database() as db:
+        masks = db.create_masks("small", dtype="uint8", grid=2, edges=[128])
         pixels = np.zeros((2, 16, 16), dtype=np.uint8)
         pixels[0, 2:4, 2:4] = 200
         pixels[1, 5:7, 5:7] = 200
@@ -79,9 +77,8 @@ def test_a_box_inside_one_cell_is_not_settled_by_the_cell() -> None:
 def test_many_blocks_and_segments() -> None:
     """More masks than a block of the index holds, two segments, and ids asked for across both."""
     rng = np.random.default_rng(5)
-    case = Case(batches=(1,))
-    with built(case) as b:
-        masks = b.db.create_masks("many", dtype="uint8", grid=2, edges=[128])
+    with database() as db:
+        masks = db.create_masks("many", dtype="uint8", grid=2, edges=[128])
         pixels = (rng.random((5_000, 6, 6)) ** 2 * 255).astype(np.uint8)
         masks.append(pixels[:4_500], input_id=np.arange(4_500))
         masks.append(pixels[4_500:], input_id=np.arange(4_500, 5_000))
@@ -115,8 +112,8 @@ def test_a_bad_condition_says_what_is_wrong(condition: object, error: type[Excep
 
 
 def test_an_empty_collection_gives_nothing() -> None:
-    with built(Case(batches=(1,))) as b:
-        masks = b.db.create_masks("empty", dtype="uint8")
+    with database() as db:
+        masks = db.create_masks("empty", dtype="uint8")
         condition = nadb.count(nadb.whole, low=3) > 1
         assert masks.filter(condition).ids.tolist() == []
         assert masks.top_k(nadb.count(nadb.whole, low=3), k=5).ids.tolist() == []

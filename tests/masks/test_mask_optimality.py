@@ -54,8 +54,13 @@ def questions(draw: st.DrawFn, b: Built) -> tuple[Any, list[float | None]]:
 def stored_bounds(b: Built, expression: Any) -> oracle.Bounds:
     """What the index says of every mask."""
     view = b.db._session.at().masks("m")
+    return bounds_of(MaskCandidates(expression, view, view.live_ids))
+
+
+def bounds_of(candidates: MaskCandidates | GroupCandidates) -> oracle.Bounds:
+    """What the index says of every candidate."""
     lower, upper, null = [], [], []
-    for _, held in MaskCandidates(expression, view, view.live_ids).blocks(lambda: None):
+    for _, held in candidates.blocks(lambda: None):
         lower += held.lower.tolist()
         upper += held.upper.tolist()
         null += [False] * len(held) if held.may_be_null is None else held.may_be_null.tolist()
@@ -104,16 +109,15 @@ def group_bounds(b: Built, expression: Any, by: str) -> tuple[oracle.Bounds, lis
     view = b.db._session.at().masks("m")
     members, keys = grouped(view.live_ids, view.column(by))
     values = GroupValues(view, checked_group_leaves(expression, by), members, keys, by)
-    blocks = list(GroupCandidates(expression, values, members).blocks(lambda: None))
-    assert all(held.may_be_null is None for _, held in blocks)
-    lower, upper = ([end for _, held in blocks for end in getattr(held, name)] for name in ("lower", "upper"))
+    bounds = bounds_of(GroupCandidates(expression, values, members))
+    assert not any(bounds[2])
     masks = [members.of(np.array([g])).ids.tolist() for g in range(len(members))]
     costs = members.sizes.tolist()
     for held in values.of_masks().values():
         costs = (
             np.bincount(members.ranks, weights=held.lower != held.upper, minlength=len(members)).astype(int).tolist()
         )
-    return (lower, upper, [False] * len(lower)), costs, masks
+    return bounds, costs, masks
 
 
 @settings(max_examples=30)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mask_cases import Built, Case, built, check_ranking, generated, thresholds
+from mask_cases import Built, Case, built, check_ranking, database, generated, thresholds
 from numpy.typing import NDArray
 
 import neuralartifactdb as nadb
@@ -126,15 +126,15 @@ def check_bounds(b: Built, expression: Any, formula: Callable[[int], Any]) -> No
 
 def test_cells_bound_better_than_totals() -> None:
     """Two masks with the same totals in opposite corners: only the cells can tell that they do not meet."""
-    with built(Case(batches=(1,))) as b:
+    with database() as db:
         pixels = np.zeros((2, 16, 16), np.uint8)
         pixels[0, :8, :8] = 255
         pixels[1, 8:, 8:] = 255
         other = np.zeros((2, 16, 16), np.uint8)
         other[:, 8:, 8:] = 255
-        a = b.db.create_masks("a", dtype="uint8", grid=2, edges=[128])
+        a = db.create_masks("a", dtype="uint8", grid=2, edges=[128])
         a.append(pixels, input_id=[0, 1])
-        b.db.create_masks("b", dtype="uint8", grid=2, edges=[128]).append(other, input_id=[0, 1])
+        db.create_masks("b", dtype="uint8", grid=2, edges=[128]).append(other, input_id=[0, 1])
         both = nadb.count(nadb.mask("b", low=128), low=128)
         result = a.filter(both > 0)
         assert result.ids.tolist() == [1]
@@ -143,11 +143,11 @@ def test_cells_bound_better_than_totals() -> None:
 
 
 def test_both_masks_are_counted_as_read() -> None:
-    with built(Case(batches=(1,))) as b:
+    with database() as db:
         rng = np.random.default_rng(0)
-        a = b.db.create_masks("a", dtype="uint8", grid=2, edges=[128])
+        a = db.create_masks("a", dtype="uint8", grid=2, edges=[128])
         a.append(rng.integers(0, 256, (3, 16, 16), dtype=np.uint8), input_id=[0, 1, 2])
-        other = b.db.create_masks("b", dtype="uint8", grid=2, edges=[128])
+        other = db.create_masks("b", dtype="uint8", grid=2, edges=[128])
         other.append(rng.integers(0, 256, (2, 16, 16), dtype=np.uint8), input_id=[2, 1])
         result = a.top_k(nadb.count(nadb.mask("b", low=77), low=99), k=3)
         assert result.stats.masks_read == 4
@@ -156,20 +156,20 @@ def test_both_masks_are_counted_as_read() -> None:
 
 
 def test_a_collection_may_be_its_own_region() -> None:
-    with built(Case(batches=(1,))) as b:
+    with database() as db:
         rng = np.random.default_rng(0)
         pixels = rng.integers(0, 256, (5, 16, 16), dtype=np.uint8)
-        a = b.db.create_masks("a", dtype="uint8", grid=2, edges=[128])
+        a = db.create_masks("a", dtype="uint8", grid=2, edges=[128])
         a.append(pixels, input_id=np.arange(5))
         found = a.scores(nadb.count(nadb.mask("a", low=100), high=200), range(5))
         assert found.tolist() == ((pixels >= 100) & (pixels < 200)).sum(axis=(1, 2)).tolist()
 
 
 def test_several_masks_of_an_input_are_refused_unless_left_out() -> None:
-    with built(Case(batches=(1,))) as b:
-        a = b.db.create_masks("a", dtype="uint8", grid=2, edges=[128])
+    with database() as db:
+        a = db.create_masks("a", dtype="uint8", grid=2, edges=[128])
         a.append(np.full((3, 4, 4), 9, np.uint8), input_id=[6, 7, 8])
-        other = b.db.create_masks("b", dtype="uint8", grid=2, edges=[128])
+        other = db.create_masks("b", dtype="uint8", grid=2, edges=[128])
         ids = other.append(np.full((3, 4, 4), 9, np.uint8), input_id=[7, 8, 7])
         expression = nadb.count(nadb.mask("b", low=1), low=1)
         for ask in (
@@ -187,10 +187,10 @@ def test_several_masks_of_an_input_are_refused_unless_left_out() -> None:
 
 
 def test_unequal_shapes_are_refused() -> None:
-    with built(Case(batches=(1,))) as b:
-        a = b.db.create_masks("a", dtype="uint8", grid=2, edges=[128])
+    with database() as db:
+        a = db.create_masks("a", dtype="uint8", grid=2, edges=[128])
         a.append(np.full((2, 4, 4), 9, np.uint8), input_id=[6, 7])
-        other = b.db.create_masks("b", dtype="uint8", grid=2, edges=[128])
+        other = db.create_masks("b", dtype="uint8", grid=2, edges=[128])
         other.append([np.full((4, 4), 9, np.uint8), np.full((5, 4), 9, np.uint8)], input_id=[6, 7])
         expression = nadb.count(nadb.mask("b", low=1), low=1)
         with pytest.raises(ValueError, match=r"5 x 4 \(mask 1 of 'b'\) for 4 x 4 \(mask 1 of 'a'\) of input 7"):

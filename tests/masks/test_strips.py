@@ -134,3 +134,90 @@ def test_an_index_that_contradicts_its_pixels_is_an_error() -> None:
         with wrong, pytest.raises(FormatError, match=r"contradicts its pixels .*1000000 pixels in range in a strip"):
             b.masks.filter(condition)
         assert b.masks.filter(condition).verify()
+
+
+def test_a_missing_box_is_null_between_the_strips() -> None:
+    """A condition may be open because a leaf is NULL; 0 in its place would decide it."""
+    with built(SMOOTH) as b:
+        lacking = [i for i, box in enumerate(b.boxes) if box is None]
+        assert lacking
+        view, ids = view_of(b), np.arange(60)
+        leaves = [nadb.count(nadb.box("object"), low=100), nadb.count(nadb.whole, low=100)]
+        seen: set[int] = set()
+
+        def is_open(at: Any, values: Any) -> Any:
+            held = values[leaves[0].key]
+            null = np.zeros(len(at), np.bool_) if held.may_be_null is None else held.may_be_null
+            assert null.tolist() == [b.boxes[i] is None for i in at.tolist()]
+            assert np.isnan(held.lower[null]).all()
+            whole = values[leaves[1].key]
+            true = np.array([mask_oracle.count(b.pixels[i], (0, 0, 64, 64), low=100) for i in at.tolist()])
+            assert ((whole.lower <= true) & (true <= whole.upper)).all()
+            seen.update(at[null].tolist())
+            return ~whole.is_exact
+
+        found, _ = stored_counts.count_stored(view, ids, leaves, {}, is_open)
+        assert seen == set(lacking)
+        assert np.flatnonzero(np.isnan(found[leaves[0].key][0])).tolist() == lacking
+        true = [mask_oracle.count(mask, (0, 0, 64, 64), low=100) for mask in b.pixels]
+        assert found[leaves[1].key][0].tolist() == found[leaves[1].key][1].tolist() == true
+        either = (nadb.count(nadb.box("object"), low=100) >= 0) | (nadb.count(nadb.whole, low=100) > sorted(true)[30])
+        expected = [i for i in range(60) if b.boxes[i] is not None or true[i] > sorted(true)[30]]
+        assert b.masks.filter(either).ids.tolist() == expected
+
+
+@pytest.mark.parametrize("nodata", [0, 160, 255])
+@pytest.mark.parametrize("box", [(8, 8, 60, 60), (5, 50, 70, 90), (-9, -9, 64, 7), (0, 57, 64, 64), (3, 3, 4, 64)])
+def test_clipped_boxes_the_last_strip_and_nodata(box: mask_oracle.Box, nodata: int) -> None:
+    case = Case(shapes=((61, 50), (64, 64)), batches=(40,), grid=8, nodata=nodata, strips=True, seed=4)
+    with built(case) as b:
+        for given in ({"low": 64}, {"low": 100}, {"high": 192}, {"low": 64, "high": 161}, {"equals": nodata}):
+            count = nadb.count(box, **given)
+            true = [mask_oracle.count(mask, box, **given, nodata=nodata) for mask in b.pixels]
+            assert b.masks.scores(count, range(40)).tolist() == true
+            for bound in (sorted(true)[10], sorted(true)[20], sorted(true)[30]):
+                assert b.masks.filter(count > bound).ids.tolist() == [i for i in range(40) if true[i] > bound]
+                assert b.masks.filter(count >= bound).ids.tolist() == [i for i in range(40) if true[i] >= bound]
+
+
+def test_a_few_strips_are_read_singly_then_all_others_at_once() -> None:
+    """Of a condition that only the last pixel decides: three strips, then one read from the first open to the last."""
+    with built(SMOOTH) as b:
+        view, ids = view_of(b), np.arange(60)
+        leaf = nadb.count(nadb.box(0, 0, 64, 64), low=100)
+        rows: list[Any] = []
+        count = stored_counts._Pixels.count
+
+        def noting(self: Any, at: Any, boxes: Any) -> Any:
+            rows.append(boxes[0, :, 3] - boxes[0, :, 1])
+            return count(self, at, boxes)
+
+        with (
+            mock.patch.object(stored_counts._Pixels, "count", noting),
+            mock.patch.object(stored_counts._Pixels, "in_memory", return_value=True),
+        ):
+            found, _ = stored_counts.count_stored(view, ids, [leaf], {}, lambda at, _: np.ones(len(at), np.bool_))
+        assert len(rows) == 4
+        assert all((part <= 8).all() for part in rows[:3])
+        assert np.array_equal(found[leaf.key][0], found[leaf.key][1])
+        with mock.patch.object(stored_counts._Pixels, "in_memory", return_value=False):
+            rows.clear()
+            with mock.patch.object(stored_counts._Pixels, "count", noting):
+                stored_counts.count_stored(view, ids, [leaf], {}, lambda at, _: np.ones(len(at), np.bool_))
+        assert len(rows) == 1  # a disk is asked once
+
+
+def test_masks_without_an_index_row_may_have_any_count() -> None:
+    """Among others of their segment that have one: never "zero, so pruned"."""
+    case = Case(shapes=((64, 64),), batches=(40,), grid=8, edges=(64, 128, 192), index="lazy", strips=True, seed=3)
+    with built(case) as b:
+        leaf = nadb.count(nadb.box(8, 8, 60, 60), low=100)
+        b.masks.scores(leaf, range(0, 40, 3))
+        view, at = view_of(b), np.arange(40)
+        indexed = view.segments[0].indexed()
+        assert np.flatnonzero(indexed).tolist() == list(range(0, 40, 3))
+        boxes = np.array([[[8, 8, 60, 60]] * 40], np.int32)
+        lower, upper = OpenStrips(view, at, [leaf], boxes).totals(at)
+        assert (lower[0][~indexed] == 0).all()
+        assert (upper[0][~indexed] == 52 * 52).all()
+        assert (upper[0][indexed] < 52 * 52).all()

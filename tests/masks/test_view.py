@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from neuralartifactdb.errors import FormatError, IdError, UnknownNameError
 from neuralartifactdb.masks.batch import MISSING_BOX, CollectionMeta, MaskBatch
+from neuralartifactdb.masks.boxes import missing_boxes
 from neuralartifactdb.masks.columns import joined
 from neuralartifactdb.masks.segment import MaskSegment
-from neuralartifactdb.masks.view import MaskView, is_missing
+from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.masks.writer import MaskAppender, write_deletes, write_index_rows
 from neuralartifactdb.storage import DatabaseDirectory, SegmentRef
 from neuralartifactdb.storage.tables import read_table, write_table
@@ -80,7 +81,7 @@ def test_columns_and_boxes_over_segments(directory: DatabaseDirectory) -> None:
     assert found.column("Flag").tolist() == [None, None, None, True]
     assert found.box_names == ["object"]
     assert found.boxes("object").tolist() == [[MISSING_BOX] * 4] * 2 + [[1, 2, 3, 4]] + [[MISSING_BOX] * 4]
-    assert is_missing(found.boxes("object")).tolist() == [True, True, False, True]
+    assert missing_boxes(found.boxes("object")).tolist() == [True, True, False, True]
     with pytest.raises(UnknownNameError, match="'model'"):
         found.column("modle")
 

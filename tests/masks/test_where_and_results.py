@@ -6,6 +6,7 @@ Implements "`where`" and `Result` of design section 7 for masks.
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import mask_oracle
@@ -193,3 +194,21 @@ def test_pictures_come_from_the_input(tmp_path: Path) -> None:
         groups = b.masks.group_by("model").top_k(nadb.mean(BRIGHT), k=3)
         assert groups.render(-1) is None
         assert groups.save_html(tmp_path / "groups.html").exists()
+
+
+def test_another_path_to_the_same_database_is_the_same_database(tmp_path: Path) -> None:
+    with nadb.open(tmp_path / "run.nadb") as db:
+        masks = db.create_masks("m", dtype="uint8")
+        masks.append(np.arange(32, dtype=np.uint8).reshape(2, 4, 4), input_id=[0, 1])
+    (tmp_path / "link.nadb").symlink_to(tmp_path / "run.nadb")
+    (tmp_path / "folder").mkdir()
+    shutil.copytree(tmp_path / "run.nadb", tmp_path / "copy.nadb")
+    best = {}
+    for name in ("run.nadb", "link.nadb", "folder/../run.nadb", "copy.nadb"):
+        with nadb.open(tmp_path / name, mode="r") as db:
+            best[name] = db.masks["m"].top_k(BRIGHT, k=1)
+    with nadb.open(tmp_path / "run.nadb", mode="r") as db:
+        for name in ("run.nadb", "link.nadb", "folder/../run.nadb"):
+            assert db.masks["m"].top_k(BRIGHT, where=best[name]).ids.tolist() == best[name].ids.tolist()
+        with pytest.raises(ValueError, match="another database"):  # a copy goes its own way
+            db.masks["m"].top_k(BRIGHT, where=best["copy.nadb"])

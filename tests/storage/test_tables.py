@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralartifactdb.errors import DtypeError, FormatError, InvalidValueError
+from neuralartifactdb.storage import tables
 from neuralartifactdb.storage.tables import read_table, write_table
 
 
@@ -167,9 +170,45 @@ class Absent:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
 import numpy as np
+from neuralartifactdb.storage import tables
 from neuralartifactdb.storage.tables import read_table, write_table
 column = np.array(["a", None, "c"], object)
 table = read_table(write_table({"t": column, "n": np.ma.MaskedArray([1, 2, 3], [1, 0, 0]), "b": np.array([True] * 3)}))
 assert table["t"].tolist() == ["a", None, "c"] and table["n"][1] == 2 and table["b"].all()
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_ctrl_c_while_duckdb_runs_is_a_keyboard_interrupt() -> None:
+    """DuckDB makes an error of its own of it, which is no damage of the table."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            tables._ask(lambda: connection.execute("SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(1000) b(i)"))
+        timer.join()
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "InterruptException"])
+def test_an_interrupted_read_is_no_damaged_table(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    data = write_table({"c": np.arange(3)})
+    kind = {"RuntimeError": RuntimeError, "InterruptException": duckdb.InterruptException}[error]
+
+    class Interrupted:
+        def execute(self, sql: str) -> None:
+            raise kind("Query interrupted")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(duckdb, "connect", lambda *_, **__: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        read_table(data)
+    with pytest.raises(KeyboardInterrupt):
+        write_table({"c": np.arange(3)})
+    with pytest.raises(RuntimeError, match="something else"):
+        tables._ask(lambda: (_ for _ in ()).throw(RuntimeError("something else")))

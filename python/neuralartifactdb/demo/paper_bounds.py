@@ -57,13 +57,8 @@ def released_filter(
     x, y = box[0] + 1, box[1] + 1  # it counts from 1
     w, h = box[2] - 1 - box[0], box[3] - 1 - box[1]
     over, under = above // _BIN, above // _BIN + 1
-    outer = (
-        (y - 1) // CELL,
-        min(-(-(y + h) // CELL), height // CELL),
-        (x - 1) // CELL,
-        min(-(-(x + w) // CELL), width // CELL),
-    )
-    inner = -(-(y - 1) // CELL), (y + h) // CELL, -(-(x - 1) // CELL), (x + w) // CELL
+    outer = (*_covering(y, h, height), *_covering(x, w, width))
+    inner = (*_within(y, h), *_within(x, w))
 
     at_least = _corners(pixels, over * _BIN)
     upper = np.minimum(_count(at_least, outer), _count(at_least, inner) + w * h - _area(inner))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.inputs import as_columns
 from neuralartifactdb.masks.batch import RESERVED_COLUMNS
+from neuralartifactdb.nulls import is_null
 
 __all__ = ["attribute_columns", "check_kinds", "kind_of"]
 
@@ -85,7 +86,7 @@ def kind_of(name: str, values: NDArray[Any]) -> str | None:
         raise DtypeError(
             f"attrs[{name!r}] has dtype {values.dtype}: expected bool, integers or floats up to 64 bits, or text"
         )
-    given = [value for value in values if not _is_null(value)]
+    given = [value for value in values if not is_null(value)]
     if not given:
         return None
     if all(isinstance(value, str) for value in given):
@@ -133,9 +134,3 @@ def _is_single(value: Any) -> bool:
         or isinstance(value, (str, bool, int, float, np.generic))
         or (isinstance(value, np.ndarray) and value.ndim == 0)
     )
-
-
-def _is_null(value: Any) -> bool:
-    if value is None or type(value).__name__ == "NAType":  # the last is pandas.NA
-        return True
-    return isinstance(value, (float, np.floating)) and bool(value != value)

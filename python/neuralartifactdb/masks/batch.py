@@ -18,6 +18,7 @@ from neuralartifactdb.errors import FormatError
 __all__ = [
     "INDEX_BLOCK",
     "MISSING_BOX",
+    "MOST_PIXELS",
     "RESERVED_COLUMNS",
     "STORED_DTYPES",
     "CollectionMeta",
@@ -27,6 +28,9 @@ __all__ = [
 
 #: Each of the four coordinates of a box that is not there.
 MISSING_BOX = -(2**31)
+
+#: Pixels of the largest mask: what the core adds up in 32 bits, on the safe side.
+MOST_PIXELS = 2**30
 
 #: Masks whose index rows lie together: within a block edge after edge, within an edge mask after mask.
 INDEX_BLOCK = 2048

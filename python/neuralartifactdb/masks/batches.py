@@ -6,6 +6,7 @@ Implements `append` of design section 7.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, UnknownNameError
+from neuralartifactdb.host_arrays import holds_integers
 from neuralartifactdb.masks.attributes import attribute_columns
-from neuralartifactdb.masks.batch import CollectionMeta, MaskBatch
+from neuralartifactdb.masks.batch import MOST_PIXELS, CollectionMeta, MaskBatch
 from neuralartifactdb.masks.boxes import check_box_options, stored_boxes
 from neuralartifactdb.masks.conversion import as_numpy, check_convert, check_values, stored_pixels
 from neuralartifactdb.names import unknown_name
@@ -214,8 +216,8 @@ def _count(pixels: Any, first: int) -> int:
             one = "; one mask is pixels[None]" if len(shape) == 2 else ""
             one = "; drop the channel axis, such as pixels[:, 0]" if len(shape) == 4 and shape[1] == 1 else one
             raise InvalidValueError(f"pixels must have shape (n, height, width), got {shape}{one}")
-        if shape[0] and not (shape[1] and shape[2]):
-            raise InvalidValueError(f"masks must have at least one pixel, got shape {shape[1:]} at mask {first}")
+        if shape[0]:
+            _check_size(shape[1:], first)
         return shape[0]
     if isinstance(pixels, Mapping) or not hasattr(pixels, "__len__") or not hasattr(pixels, "__getitem__"):
         raise DtypeError(
@@ -223,14 +225,27 @@ def _count(pixels: Any, first: int) -> int:
         )
     for position in range(len(pixels)):
         mask = pixels[position]
-        shape = tuple(mask.shape) if hasattr(mask, "shape") else as_numpy(mask).shape
+        try:
+            shape = tuple(mask.shape) if hasattr(mask, "shape") else as_numpy(mask).shape
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{error} at mask {first + position}") from None
         if len(shape) != 2:
             raise InvalidValueError(
                 f"a list of pixels must hold 2-D arrays (height, width), got shape {shape} at mask {first + position}"
             )
-        if not (shape[0] and shape[1]):
-            raise InvalidValueError(f"masks must have at least one pixel, got shape {shape} at mask {first + position}")
+        _check_size(shape, first + position)
     return len(pixels)
+
+
+def _check_size(shape: tuple[int, ...], position: int) -> None:
+    n_pixels = math.prod(int(side) for side in shape)
+    if not n_pixels:
+        raise InvalidValueError(f"masks must have at least one pixel, got shape {shape} at mask {position}")
+    if n_pixels > MOST_PIXELS:
+        raise InvalidValueError(
+            f"a mask may have at most 2**30 = {MOST_PIXELS:,} pixels, got {shape[0]:,} x {shape[1]:,} = {n_pixels:,} "
+            f"at mask {position}; append it in tiles, with an attribute that says which, or at a lower resolution"
+        )
 
 
 def _input_ids(given: AppendArguments, n: int, inputs: InputLookup, first: int) -> NDArray[np.int64]:
@@ -246,7 +261,7 @@ def _input_ids(given: AppendArguments, n: int, inputs: InputLookup, first: int) 
     array = as_numpy(given.input_id)
     if array.ndim == 0:
         array = array[None]
-    if array.dtype.kind not in "iu" and array.size:
+    if array.size and not holds_integers(array):
         raise DtypeError(
             f"input_id must hold integers, got dtype {array.dtype}; names of inputs are given as input_key="
         )

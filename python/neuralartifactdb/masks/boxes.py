@@ -7,7 +7,7 @@ border is clipped where it is used. Implements the boxes of `append` (design sec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.masks.batch import MISSING_BOX
 
-__all__ = ["BOX_FORMATS", "ROUNDINGS", "check_box_options", "shown_boxes", "stored_boxes"]
+__all__ = ["BOX_FORMATS", "ROUNDINGS", "check_box_options", "missing_boxes", "shown_boxes", "stored_boxes"]
 
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh", "yxyx")
 ROUNDINGS = (None, "outward")
@@ -63,8 +63,14 @@ def stored_boxes(
         if not name or name != name.strip() or not name.isprintable():
             raise InvalidValueError(f"names of boxes must be printable text without space around it, got {name!r}")
         numbers = _numbers(name, given, n)
-        found[name] = _whole(name, _corners(numbers, box_format), rounding, first)
+        found[name] = _whole(name, numbers, box_format, rounding, first)
     return found
+
+
+def missing_boxes(stored: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of some stored boxes, int32 (n, 4), are not there, bool (n,)."""
+    missing: NDArray[np.bool_] = stored[:, 0] == MISSING_BOX
+    return missing & (stored == MISSING_BOX).all(axis=1) if missing.any() else missing
 
 
 def shown_boxes(stored: NDArray[np.int32]) -> NDArray[Any]:
@@ -76,7 +82,7 @@ def shown_boxes(stored: NDArray[np.int32]) -> NDArray[Any]:
     Returns:
         int32 (n, 4); float64 with rows of NaN where some are missing.
     """
-    missing = (stored == MISSING_BOX).all(axis=1)
+    missing = missing_boxes(stored)
     if not missing.any():
         return stored
     shown = stored.astype(np.float64)
@@ -132,12 +138,16 @@ def _corners(boxes: NDArray[np.float64], box_format: str) -> NDArray[np.float64]
     return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], axis=1)
 
 
-def _whole(name: str, corners: NDArray[np.float64], rounding: str | None, first: int) -> NDArray[np.int32]:
+def _whole(
+    name: str, given: NDArray[np.float64], box_format: str, rounding: str | None, first: int
+) -> NDArray[np.int32]:
+    corners = _corners(given, box_format)
     empty = np.isnan(corners)
     missing = np.logical_and.reduce(empty, axis=1)
     half = np.flatnonzero(empty.any(axis=1) & ~missing)
     if half.size:
-        _refuse(name, corners, int(half[0]), first, "must have four numbers, or four NaN (or None) where it is missing")
+        what = "must have four numbers, or four NaN (or None) where it is missing"
+        _refuse(name, given, box_format, int(half[0]), first, what)
     held = np.where(missing[:, None], 0.0, corners)
     if rounding == "outward":
         lows, highs = np.floor(held[:, :2]), np.ceil(held[:, 2:])
@@ -145,12 +155,13 @@ def _whole(name: str, corners: NDArray[np.float64], rounding: str | None, first:
         held = np.concatenate([lows, np.where(nothing, np.minimum(highs, lows), highs)], axis=1)
     bad = np.flatnonzero(~((held > MISSING_BOX) & (held < 2**31)).all(axis=1))
     if bad.size:
-        _refuse(name, corners, int(bad[0]), first, "must have finite coordinates within 32 bits")
+        _refuse(name, given, box_format, int(bad[0]), first, "must have finite coordinates within 32 bits")
     fractional = np.flatnonzero((held != np.rint(held)).any(axis=1))
     if fractional.size:
         _refuse(
             name,
-            corners,
+            given,
+            box_format,
             int(fractional[0]),
             first,
             'must have whole coordinates; rounding="outward" takes the smallest whole box around it',
@@ -159,8 +170,10 @@ def _whole(name: str, corners: NDArray[np.float64], rounding: str | None, first:
     return np.ascontiguousarray(held.astype(np.int32))
 
 
-def _refuse(name: str, corners: NDArray[np.float64], row: int, first: int, what: str) -> None:
-    x0, y0, x1, y1 = corners[row].tolist()
-    raise InvalidValueError(
-        f"boxes[{name!r}] of mask {first + row} {what}; got x0={x0:g}, y0={y0:g}, x1={x1:g}, y1={y1:g}"
-    )
+def _refuse(name: str, given: NDArray[np.float64], box_format: str, row: int, first: int, what: str) -> NoReturn:
+    """The box as it was given, to the last digit, and its corners where they were not given."""
+    corners = _corners(given[row : row + 1], box_format)[0].tolist()
+    got = ", ".join(f"{name}={value:.17g}" for name, value in zip(("x0", "y0", "x1", "y1"), corners, strict=True))
+    if box_format != "xyxy":
+        got = f"({', '.join(f'{value:.17g}' for value in given[row].tolist())}) as {box_format}, which is {got}"
+    raise InvalidValueError(f"boxes[{name!r}] of mask {first + row} {what}; got {got}")

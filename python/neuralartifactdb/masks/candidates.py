@@ -19,10 +19,11 @@ from neuralartifactdb.inputs import column_value
 from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount
 from neuralartifactdb.masks.batch import INDEX_BLOCK
-from neuralartifactdb.masks.costs import ReadCosts
+from neuralartifactdb.masks.costs import ReadCosts, sampled
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.leaf_values import LeafValues
 from neuralartifactdb.masks.regions import OtherMask
+from neuralartifactdb.masks.stored_counts import IsOpen
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -78,6 +79,7 @@ class MaskCandidates:
         self._settled: dict[Hashable, list[tuple[Ids, NDArray[np.float64]]]] = {
             leaf.key: [] for leaf in found if isinstance(leaf, Count)
         }
+        self._open_ids: list[Ids] = []
         self._also_ids: list[Ids] = []
         self._also_scores: list[NDArray[np.float64]] = []
         by_cell = any(isinstance(getattr(leaf, "region", None), OtherMask) for leaf in found)
@@ -88,15 +90,18 @@ class MaskCandidates:
 
     @lazy_property
     def _costs(self) -> ReadCosts:
-        return ReadCosts(self.values.bytes_to_read(self.ids))
+        """Of the masks that are open, judged by some: what `refine` would read of them."""
+        is_open = np.concatenate(self._open_ids) if self._open_ids else self.ids
+        some = sampled(is_open)
+        return ReadCosts(self.values.bytes_to_read(some, self._known(some), self._is_open(some)))
 
     def unit_after(self, evaluated: int) -> int:
         """Single masks, however many were evaluated."""
         return self.unit
 
     def seconds(self, n: int, *, sequential: bool) -> float:
-        """Predicted seconds to evaluate `n` masks."""
-        return self._costs.seconds(n, sequential=sequential)
+        """Predicted seconds to evaluate `n` masks; in one pass they take as long."""
+        return self._costs.seconds(n)
 
     def bytes_to_read(self, n: int) -> int:
         """Predicted bytes of pixels of n masks."""
@@ -115,19 +120,28 @@ class MaskCandidates:
             result = evaluate(self._expression, values, n=len(ids))
             self._note_scores(ids, values, result)
             self._note_settled(ids, values, result)
+            still_open = ids[~result.is_exact]
+            if len(still_open):
+                self._open_ids.append(still_open)
             yield ids, result
 
     def refine(self, ids: Ids) -> Intervals:
         """Exact values; of a condition, where masks are large, few more pixels are read than decide it."""
-
-        def is_open(at: NDArray[np.int64], values: Mapping[Hashable, Intervals]) -> NDArray[np.bool_]:
-            return ~evaluate(self._expression, {**values, **self._columns_at(ids[at])}, n=len(at)).is_exact
-
-        leaves_at = self.values.exact(ids, self._known(ids), is_open if self._expression.is_condition else None)
+        leaves_at = self.values.exact(ids, self._known(ids), self._is_open(ids))
         values: dict[Hashable, Value] = {**leaves_at, **self._columns_at(ids)}
         result = evaluate(self._expression, values, n=len(ids))
         self._note_scores(ids, values, result)
         return result
+
+    def _is_open(self, ids: Ids) -> IsOpen | None:
+        """Whether intervals of leaves leave a condition open; None for what is no condition."""
+        if not self._expression.is_condition:
+            return None
+
+        def is_open(at: NDArray[np.int64], values: Mapping[Hashable, Intervals]) -> NDArray[np.bool_]:
+            return ~evaluate(self._expression, {**values, **self._columns_at(ids[at])}, n=len(at)).is_exact
+
+        return is_open
 
     def _columns_at(self, ids: Ids) -> dict[Hashable, Value]:
         if not self._columns:
@@ -176,18 +190,9 @@ class MaskCandidates:
 
     def _cuts(self) -> Iterator[Cut]:
         """Ranges of local positions that hold candidates, each with the candidates; blocks without any are left out."""
-        for segment in self._view.segments:
-            begin, end = np.searchsorted(self.ids, (segment.first, segment.last)).tolist()
-            while begin < end:
-                first = int(self.ids[begin]) - segment.first
-                # up to the step, but not over a gap of a whole block
-                stop = int(np.searchsorted(self.ids[begin:end], segment.first + first + self._step)) + begin
-                gaps = np.flatnonzero(np.diff(self.ids[begin:stop]) > INDEX_BLOCK)
-                if len(gaps):
-                    stop = begin + int(gaps[0]) + 1
-                ids = self.ids[begin:stop]
-                yield segment, first, int(ids[-1]) + 1 - segment.first, ids
-                begin = stop
+        for segment, run in self._view.runs(self.ids, INDEX_BLOCK, self._step):
+            ids = self.ids[run]
+            yield segment, int(ids[0]) - segment.first, int(ids[-1]) + 1 - segment.first, ids
 
     def _note_scores(self, ids: Ids, values: Mapping[Hashable, Value], truth: Intervals) -> None:
         """Remember the scores of a filter where they are known and the row may be in the answer."""

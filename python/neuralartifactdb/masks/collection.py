@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, IdError, InvalidValueError, UnknownNameError
+from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.masks import query
 from neuralartifactdb.masks.appending import MaskStore, append_masks
 from neuralartifactdb.masks.batches import AppendArguments
 from neuralartifactdb.masks.context import mask_domain
-from neuralartifactdb.masks.conversion import as_numpy
 from neuralartifactdb.masks.groups import Groups
 from neuralartifactdb.masks.table import mask_table
 from neuralartifactdb.masks.view import MaskView
@@ -182,7 +181,8 @@ class Masks:
             attrs: by name n values (bool, numbers, text; None is NULL) or one for all; or a pandas DataFrame.
             box_format: "xyxy", "xywh", "cxcywh" or "yxyx".
             rounding: "outward" makes fractional boxes the smallest whole ones around them.
-            convert: "scale" maps floats in [0, 1] onto the value range of an integer collection.
+            convert: "scale" maps floats in [0, 1] onto the value range of an integer collection, to the nearest whole
+                value; integers and bools are stored as they are, as without it.
             replace_on: columns, such as ("input_id", "model"): masks that are there already and agree with a new one
                 in all of them are deleted in the same step. NULL agrees with NULL.
             progress: True or False shows a bar or not; None on terminals and notebooks only; or a callable of (done,
@@ -236,7 +236,7 @@ class Masks:
                 found = query.filter_masks(database, self._name, ids)
                 assert isinstance(found, Result)
                 ids = found.ids
-            chosen = ids_where(ids, mask_domain(view, database.token))
+            chosen = ids_where(ids, mask_domain(view, database.token), "ids")
             assert chosen is not None
             if len(chosen):
                 ref = write_deletes(transaction, chosen)
@@ -264,32 +264,19 @@ class Masks:
             array.
 
         Raises:
-            TypeError: ids that are not integers. IndexError: no such mask, or it was deleted.
+            TypeError: ids that are not integers. ValueError: more than one axis of them. IndexError: no such mask, or
+            it was deleted.
 
         Example:
             >>> masks.pixels([3, 0]).shape
             (2, 8, 8)
         """
         view = self._view
-        array = as_numpy(ids)
-        if array.dtype.kind not in "iu" and array.size:
-            raise DtypeError(f"ids must be integers, got dtype {array.dtype}")
-        if array.ndim > 1:
-            raise InvalidValueError(f"ids must be one mask id or 1-D, got shape {array.shape}")
-        wanted = array.reshape(-1).astype(np.int64)
+        wanted = query.checked_ids(ids, view)
         distinct, back = np.unique(wanted, return_inverse=True)
-        gone = np.setdiff1d(distinct, view.live_ids, assume_unique=True)
-        if gone.size:
-            held = int(gone[0]) in view.deleted
-            raise IdError(
-                f"mask {int(gone[0])} of {self._name!r} was deleted"
-                if held
-                else f"masks of {self._name!r} have ids in [0, {view.n_masks}), got {int(gone[0])} at position "
-                f"{int(np.flatnonzero(wanted == gone[0])[0])}"
-            )
         found = _read(view, distinct)
         masks = [found[i] for i in back.tolist()]
-        if array.ndim == 0:
+        if np.ndim(ids) == 0:
             return np.array(masks[0])
         if not masks:
             uniform = {segment.uniform_shape for segment in view.segments}

@@ -14,8 +14,8 @@ from neuralartifactdb.storage.state import Change, State
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.appending import MaskStore
-    from neuralartifactdb.masks.batch import CollectionMeta
     from neuralartifactdb.masks.collection import Masks
+    from neuralartifactdb.masks.creation import Asked
 
 __all__ = ["Collections", "create_collection"]
 
@@ -60,23 +60,20 @@ class Collections(Mapping[str, "Masks"]):
         return "\n".join(map(repr, collections)) or "Collections(none; call db.create_masks)"
 
 
-def create_collection(
-    store: MaskStore, name: str, asked: CollectionMeta, given: set[str], *, exist_ok: bool, overwrite: bool
-) -> None:
+def create_collection(store: MaskStore, name: str, asked: Asked, *, exist_ok: bool, overwrite: bool) -> None:
     """Make a collection durable, unless there is one that is what is asked for and may stay.
 
     Args:
         store: the open database.
         name: of the collection.
-        asked: its description.
-        given: which arguments of `create_masks` were given; others may be what they are.
+        asked: what it is to be.
         exist_ok: keep one that is there.
         overwrite: replace one that is there, in one commit.
 
     Raises:
         InvalidValueError: there is one, which may not stay or is not what is asked for.
     """
-    from neuralartifactdb.masks.creation import check_same
+    from neuralartifactdb.masks.creation import check_same, described
 
     def is_there(state: State) -> bool:
         if name not in state.masks or overwrite:
@@ -85,16 +82,17 @@ def create_collection(
             raise InvalidValueError(
                 f"collection {name!r} exists already; exist_ok=True returns it, overwrite=True replaces it"
             )
-        check_same(name, store.at(state).masks(name).meta, asked, given)
+        check_same(name, store.at(state).masks(name).meta, asked)
         return True
 
     if is_there(store.directory.state()):
         return
+    meta = described(asked)
     with store.directory.write() as transaction:
         state = transaction.state
         if is_there(state):  # another process made it meanwhile
             return
-        changes: list[Change] = [{"op": "create_masks", "masks": name, "meta": asked.to_json()}]
+        changes: list[Change] = [{"op": "create_masks", "masks": name, "meta": meta.to_json()}]
         if name in state.masks:
             changes.insert(0, {"op": "drop_masks", "masks": name})
         transaction.commit(changes)

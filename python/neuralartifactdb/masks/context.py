@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.masks.lazy import IndexFiller
 from neuralartifactdb.masks.view import MaskView
+from neuralartifactdb.nulls import is_null
 from neuralartifactdb.results import Result, Verification
 from neuralartifactdb.where import Domain
 
@@ -138,10 +139,6 @@ def mask_domain(view: MaskView, token: Any) -> Domain:
 
 def same_keys(values: NDArray[Any], keys: NDArray[Any]) -> NDArray[np.bool_]:
     """bool (n,): values that are among keys; NULL is equal to NULL."""
-    wanted = {None if _is_null(key) else key for key in keys.tolist()}
+    wanted = {None if is_null(key) else key for key in keys.tolist()}
     plain = values.tolist()
-    return np.fromiter(((None if _is_null(v) else v) in wanted for v in plain), dtype=np.bool_, count=len(plain))
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    return np.fromiter(((None if is_null(v) else v) in wanted for v in plain), dtype=np.bool_, count=len(plain))

@@ -45,7 +45,7 @@ def as_numpy(pixels: Any) -> NDArray[Any]:
     try:
         return np.asarray(pixels)
     except ValueError as error:  # nested lists of different lengths
-        raise InvalidValueError(f"a mask must be a 2-D array: {error}") from None
+        raise InvalidValueError("a mask must be a 2-D array, got lists of different lengths") from error
 
 
 def stored_pixels(pixels: NDArray[Any], meta: CollectionMeta, convert: str | None, first: int) -> NDArray[Any]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,69 +17,100 @@ from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.masks.batch import STORED_DTYPES, CollectionMeta
 from neuralartifactdb.masks.grid import checked_edges, checked_grid, checked_storage
 
-__all__ = ["check_same", "described"]
+__all__ = ["Asked", "check_same", "described"]
 
 _MODES = ("append", "lazy")
+_DEFAULT_STORAGE = 0.05
+_DEFAULT_INDEX = "append"
 
 
-def described(
-    dtype: Any, value_range: Any, nodata: Any, grid: Any, edges: Any, storage: Any, index: Any
-) -> CollectionMeta:
-    """A new collection, without masks.
+@dataclass(frozen=True)
+class Asked:
+    """The arguments of `create_masks` that say what a collection is; None where nothing was given.
 
-    Args:
+    Attributes:
         dtype: "bool", "uint8", "uint16", "float16", "float32", or what NumPy takes for one of these.
-        value_range: (low, high), both allowed; None for the dtype's own, of floats (0, 1).
-        nodata: a value that no range contains, or None.
-        grid: cells along each axis, or None.
-        edges: ascending values, or None.
-        storage: a share of the compressed pixels, or bytes a mask.
-        index: "append" or "lazy".
+        value_range: (low, high), both allowed; else the dtype's own, of floats (0, 1).
+        nodata: a value that no range contains.
+        grid: cells along each axis.
+        edges: ascending values.
+        storage: a share of the compressed pixels, or bytes a mask; else 0.05.
+        index: "append" or "lazy"; else "append".
+    """
+
+    dtype: Any
+    value_range: Any = None
+    nodata: Any = None
+    grid: Any = None
+    edges: Any = None
+    storage: Any = None
+    index: Any = None
+
+    def known_of(self, held: CollectionMeta) -> Asked:
+        """The same for a collection that is there: its range and nodata, on which edges depend, unless given."""
+        ends = held.value_range if self.value_range is None else self.value_range
+        return replace(self, value_range=ends, nodata=held.nodata if self.nodata is None else self.nodata)
+
+
+def described(asked: Asked) -> CollectionMeta:
+    """A new collection, without masks.
 
     Raises:
         TypeError, ValueError: says which argument, and what it takes.
     """
-    name = _dtype_name(dtype)
-    low, high = _range(name, value_range)
-    missing = _nodata(name, nodata)
+    name = _dtype_name(asked.dtype)
+    low, high = _range(name, asked.value_range)
+    missing = _nodata(name, asked.nodata)
+    index = _DEFAULT_INDEX if asked.index is None else asked.index
     if not isinstance(index, str) or index not in _MODES:
         raise InvalidValueError(f"index must be 'append' or 'lazy', got {index!r}")
+    storage = _DEFAULT_STORAGE if asked.storage is None else asked.storage
     checked_storage(storage)
     return CollectionMeta(
         uuid.uuid4().hex,
         name,
         (low, high),
         missing,
-        checked_grid(grid),
-        checked_edges(edges, name, (low, high), missing),
+        checked_grid(asked.grid),
+        checked_edges(asked.edges, name, (low, high), missing),
         storage if isinstance(storage, str) else int(storage) if isinstance(storage, Integral) else float(storage),
         index,
     )
 
 
-def check_same(name: str, held: CollectionMeta, asked: CollectionMeta, given: set[str]) -> None:
-    """ValueError unless a collection is what `exist_ok=True` asks for.
+def check_same(name: str, held: CollectionMeta, asked: Asked) -> None:
+    """ValueError unless a collection is what `exist_ok=True` asks for; what was not given may be what it is.
 
     Args:
         name: of the collection.
         held: what it is.
         asked: what is asked for.
-        given: the arguments that were given; others may be what they are.
     """
-    for what, old, new in (
-        ("dtype", held.dtype, asked.dtype),
-        ("value_range", held.value_range, asked.value_range),
-        ("nodata", held.nodata, asked.nodata),
-        ("grid", held.grid, asked.grid),
-        ("edges", held.edges, asked.edges),
-        ("index", held.index, asked.index),
-    ):
-        both_nan = isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
-        if what in given and old != new and not both_nan:
-            raise InvalidValueError(
-                f"collection {name!r} exists with {what}={old!r}, got {what}={new!r}; overwrite=True replaces it, or "
-                "take another name"
-            )
+    if _dtype_name(asked.dtype) != held.dtype:
+        _refuse(name, "dtype", held.dtype, asked.dtype)
+    new = described(asked.known_of(held))
+    pairs: dict[str, tuple[Any, Any]] = {
+        "value_range": (held.value_range, new.value_range),
+        "nodata": (held.nodata, new.nodata),
+        "grid": (held.grid, new.grid),
+        "edges": (held.edges, new.edges),
+        "storage": (checked_storage(held.storage), checked_storage(new.storage)),
+        "index": (held.index, new.index),
+    }
+    for what, (old, wanted) in pairs.items():
+        given = getattr(asked, what)
+        both_nan = isinstance(old, float) and isinstance(wanted, float) and math.isnan(old) and math.isnan(wanted)
+        if given is not None and old != wanted and not both_nan:
+            _refuse(name, what, held.storage if what == "storage" else old, given)
+
+
+def _refuse(name: str, what: str, old: Any, given: Any) -> NoReturn:
+    open_still = what in ("grid", "edges") and not old
+    exists = f"without {what}=, which its first append chooses" if open_still else f"with {what}={old!r}"
+    keep = "take another name" if what == "dtype" else f"leave {what}= out to keep it"
+    raise InvalidValueError(
+        f"collection {name!r} exists {exists}, got {what}={given!r}; {keep}, or overwrite=True replaces it"
+    )
 
 
 def _dtype_name(dtype: Any) -> str:
@@ -131,10 +163,14 @@ def _value(what: str, dtype: str, value: Any) -> float:
     if not isinstance(value, (int, float)):
         raise DtypeError(f"{what} must be a number, got {value!r} ({type(value).__name__})")
     if dtype in ("float16", "float32"):
-        with np.errstate(over="ignore"):
-            return float(np.dtype(dtype).type(float(value)))
+        try:
+            with np.errstate(over="ignore"):
+                return float(np.dtype(dtype).type(float(value)))
+        except OverflowError:  # an int beyond float64
+            n_bits = int(value).bit_length()
+            raise InvalidValueError(f"{what} must be finite in {dtype}, got an int of {n_bits:,} bits") from None
     limits = np.iinfo(STORED_DTYPES[dtype]) if dtype != "bool" else None
     least, most = (0, 1) if limits is None else (int(limits.min), int(limits.max))
-    if value != value or value != math.floor(value) or not least <= value <= most:
+    if not least <= value <= most or value != math.floor(value):  # NaN and infinities are in no range
         raise InvalidValueError(f"{what} must be a whole number in [{least}, {most}] for {dtype}, got {value!r}")
     return float(value)

@@ -7,10 +7,8 @@ bytes the sum is least near B = 2 g. Measured in bench/masks/index_choice.py. Im
 from __future__ import annotations
 
 import math
-import os
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ from neuralartifactdb.errors import DtypeError, InvalidValueError, StorageBudget
 from neuralartifactdb.masks.batch import CollectionMeta
 from neuralartifactdb.masks.thresholds import normalised
 from neuralartifactdb.quantities import format_bytes, parse_bytes, refuse_fraction_text
+from neuralartifactdb.threads import in_threads
 
 __all__ = [
     "LEAST_BYTES",
@@ -87,8 +86,8 @@ class Deflated(NamedTuple):
 def deflated(sample: Sequence[NDArray[Any]]) -> Deflated:
     """Compress a sample, at level 6; of more than `SAMPLE_MASKS` masks, as many are taken evenly."""
     masks = _spread([mask for mask in sample if mask.size], SAMPLE_MASKS)
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="nadb-deflate") as pool:  # zlib lets go of the GIL
-        each = list(pool.map(lambda mask: _deflated(mask, _COMPRESSED_BYTES // len(masks)), masks))
+    # zlib lets go of the GIL
+    each = in_threads(lambda mask: _deflated(mask, _COMPRESSED_BYTES // len(masks)), masks, "nadb-deflate")
     return Deflated(sum(mask.nbytes for mask in masks), np.array(each, dtype=np.float64))
 
 
@@ -127,8 +126,11 @@ def choose_index(
         n_edges = n_bytes // meta.grid**2
         if n_edges < least:
             raise StorageBudgetError(
-                f"a grid of {meta.grid} x {meta.grid} cells takes {least * meta.grid**2} bytes a mask at least, the "
-                f"budget is {format_bytes(n_bytes)} a mask; use a smaller grid=, a larger storage=, or give edges= too"
+                f"a grid of {meta.grid} x {meta.grid} cells takes {least * meta.grid**2} bytes a mask at least, "
+                f"storage={meta.storage!r} leaves {n_bytes} beside the checksums; use "
+                f"grid={max(math.isqrt(n_bytes // least), 1)} or less, "
+                f"storage={math.ceil(least * meta.grid**2 * (1 + _CHECKSUM_SHARE))} or more (bytes a mask), or give "
+                "edges= too"
             )
         return IndexChoice(meta.grid, values.edges(n_edges))
     largest = _largest_grid(masks)
@@ -211,9 +213,9 @@ def checked_edges(edges: Any, dtype: str, value_range: tuple[float, float], noda
             raise DtypeError(f"edges must be ascending numbers, got {edge!r} ({type(edge).__name__}) at position {i}")
         value = float(edge)
         if not low <= value <= high:
-            raise InvalidValueError(f"edges must lie in the range ({low:g}, {high:g}), got {edge!r} at position {i}")
+            raise InvalidValueError(f"edges must lie in the range [{low:g}, {high:g}], got {edge!r} at position {i}")
         if i and not value > given[-1]:
-            raise InvalidValueError(f"edges must ascend, got {given[-1]!r} and then {edge!r} at position {i}")
+            raise InvalidValueError(f"edges must ascend, got {edges[i - 1]!r} and then {edge!r} at position {i}")
         given.append(value)
     exact = _of_dtype(np.array(given, dtype=np.float64), dtype)
     exact = np.unique(exact[(exact > low) & (exact <= high)])

@@ -17,13 +17,15 @@ from neuralartifactdb.expressions.evaluate import Value, evaluate
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Column, Expression, Leaf, leaves
 from neuralartifactdb.inputs import column_value
+from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount
 from neuralartifactdb.masks.candidates import checked_leaves, mask_columns
-from neuralartifactdb.masks.costs import ReadCosts
+from neuralartifactdb.masks.costs import ReadCosts, sampled
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.group_members import Members, aggregated
 from neuralartifactdb.masks.joint_counts import JointCounts
 from neuralartifactdb.masks.leaf_values import LeafValues
+from neuralartifactdb.nulls import is_null
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -78,11 +80,16 @@ class GroupValues:
             view,
             [leaf for leaf in found if isinstance(leaf, JointCount)],
             members,
-            lambda group: f"{by} = {'NULL' if _is_null(keys[group]) else repr(keys.tolist()[group])}",
+            lambda group: f"{by} = {'NULL' if is_null(keys[group]) else repr(keys.tolist()[group])}",
             filler,
         )
         self.masks_read = 0
         self._held: dict[Hashable, Intervals] = {}
+
+    @property
+    def regions_read(self) -> int:
+        """Of `masks_read`, those that were read as the region of another one."""
+        return self._values.regions_read
 
     @property
     def bytes_read(self) -> int:
@@ -90,8 +97,9 @@ class GroupValues:
         return self._values.bytes_read + self._joint.bytes_read
 
     def bytes_per_mask(self) -> float:
-        """Bytes that evaluating a mask reads, about."""
-        return float(self._values.bytes_to_read(self._members.ids)) + self._joint.bytes_per_mask()
+        """Bytes that evaluating an open mask reads, about."""
+        some = sampled(np.sort(self._members.ids[self._open()]))
+        return self._values.bytes_to_read(some) + self._joint.bytes_per_mask()
 
     def of_masks(self) -> dict[Hashable, Intervals]:
         """Certain intervals of every aggregate's expression for every mask, in the order of the groups' members."""
@@ -156,13 +164,18 @@ class GroupValues:
             for key, held in self._columns.items():
                 values[key] = held.take(rows)
 
+    def _open(self) -> NDArray[np.bool_]:
+        """Which members some aggregate's expression leaves open, bool (n members,)."""
+        is_open = np.zeros(len(self._members.ids), np.bool_)
+        for held in self.of_masks().values():
+            is_open |= ~held.is_exact
+        return is_open
+
     def open_masks(self) -> float:
         """Masks that evaluating a group reads, on average over the groups that have any."""
         if self._joint.bounds():
             return float(self._members.sizes.mean()) if len(self._members) else 0.0
-        is_open = np.zeros(len(self._members.ids), np.bool_)
-        for held in self.of_masks().values():
-            is_open |= ~held.is_exact
+        is_open = self._open()
         per_group = np.bincount(self._members.ranks[is_open], minlength=1)
         return float(per_group[per_group > 0].mean()) if is_open.any() else 0.0
 
@@ -192,18 +205,21 @@ class GroupCandidates:
         self.n_masks = len(members.ids)
         self.n_masks_open = 0
         self._also_scores = np.full(len(members), np.nan)
-        self._costs = ReadCosts(values.bytes_per_mask() if len(members) else 0.0)
         self._open_masks: float | None = None
         self.unit = 1
         self.max_wave = max(1, _WAVE_MASKS * len(members) // max(len(members.ids), 1))
+
+    @lazy_property
+    def _costs(self) -> ReadCosts:
+        return ReadCosts(self.values.bytes_per_mask() if self._n_groups else 0.0)
 
     def unit_after(self, evaluated: int) -> int:
         """Single groups, however many were evaluated."""
         return self.unit
 
     def seconds(self, n: int, *, sequential: bool) -> float:
-        """Predicted seconds to evaluate `n` groups."""
-        return self._costs.seconds(self.masks_to_read(n), sequential=sequential)
+        """Predicted seconds to evaluate `n` groups; in one pass they take as long."""
+        return self._costs.seconds(self.masks_to_read(n))
 
     def masks_to_read(self, n: int) -> int:
         """Predicted masks that evaluating n groups reads."""
@@ -269,7 +285,3 @@ def checked_group_leaves(expression: Expression, by: str) -> list[Leaf]:
                 f"nadb.intersection and nadb.union, and the key nadb.column({by!r}), got {leaf!r}"
             )
     return found
-
-
-def _is_null(key: Any) -> bool:
-    return key is None or key != key

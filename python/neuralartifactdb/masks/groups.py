@@ -244,6 +244,7 @@ def _result(
             candidates=candidates.n_masks,
             settled=candidates.n_masks - candidates.n_masks_open,
             evaluated=candidates.values.masks_read,
+            as_regions=candidates.values.regions_read,
             batches=found.stats.waves,
             bytes_read=n_bytes,
             scanned=found.stats.scanned,

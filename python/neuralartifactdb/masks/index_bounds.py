@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb import _core
-from neuralartifactdb.masks.batch import INDEX_BLOCK, MISSING_BOX
+from neuralartifactdb.masks.batch import INDEX_BLOCK
+from neuralartifactdb.masks.boxes import missing_boxes
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.batch import CollectionMeta
@@ -28,7 +29,6 @@ __all__ = [
     "cell_bounds",
     "clipped",
     "count_bounds",
-    "missing_boxes",
     "shapes_of",
 ]
 
@@ -116,14 +116,6 @@ def blocks(first: int, last: int) -> Iterator[tuple[int, int]]:
         end = min(last, (first // INDEX_BLOCK + 1) * INDEX_BLOCK)
         yield first, end
         first = end
-
-
-def missing_boxes(boxes: Boxes) -> NDArray[np.bool_]:
-    """bool (n,), true where there is no box."""
-    missing: NDArray[np.bool_] = boxes[:, 0] == MISSING_BOX
-    if missing.any():
-        missing = missing & (boxes[:, 1] == MISSING_BOX) & (boxes[:, 2] == MISSING_BOX) & (boxes[:, 3] == MISSING_BOX)
-    return missing
 
 
 def clipped(boxes: Boxes, shapes: NDArray[np.int32]) -> Boxes:

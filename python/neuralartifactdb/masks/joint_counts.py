@@ -131,17 +131,17 @@ class JointCounts:
         begin, end = int(self._members.starts[first]), int(self._members.starts[last])
         at = begin + np.flatnonzero(part.present[begin:end])
         ranks = np.searchsorted(self._members.starts, at, side="right") - 1 - first
-        for segment, here, local in self._view.by_segment(self._members.ids[at]):
-            order = np.argsort(local, kind="stable")
-            ordered = local[order]
-            for which in np.split(order, np.flatnonzero(np.diff(ordered // _MASKS_AT_ONCE)) + 1):
-                rank = ranks[here[which]]
-                least, most = self._cells(segment, local[which], grid, part, areas[rank], overlaps[rank])
-                groups, (least, most), sums = _by_group(rank, least, most, wide)
-                least_sum[groups] += sums[0]
-                most_sum[groups] += sums[1]
-                least_max[groups] = np.maximum(least_max[groups], least)
-                most_min[groups] = np.minimum(most_min[groups], most)
+        ids = self._members.ids[at]
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        for segment, run in self._view.runs(ordered, _MASKS_AT_ONCE, _MASKS_AT_ONCE):
+            rank = ranks[order[run]]
+            least, most = self._cells(segment, ordered[run] - segment.first, grid, part, areas[rank], overlaps[rank])
+            groups, (least, most), sums = _by_group(rank, least, most, wide)
+            least_sum[groups] += sums[0]
+            most_sum[groups] += sums[1]
+            least_max[groups] = np.maximum(least_max[groups], least)
+            most_min[groups] = np.minimum(most_min[groups], most)
         beyond = np.maximum(part.sizes[first:last, None] - 1, 0) * overlaps.astype(wide)
         both = _total(np.maximum(0, least_sum - beyond)), _total(most_min)
         some = _total(least_max), _total(np.minimum(overlaps, most_sum))

@@ -7,7 +7,7 @@ section 5, "Groups".
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.expressions.intervals import Floats
 from neuralartifactdb.masks.aggregates import JointCount, JointMask
+from neuralartifactdb.masks.boxes import missing_boxes
 from neuralartifactdb.masks.group_members import Members
-from neuralartifactdb.masks.index_bounds import NO_EDGES, EdgeRows, clipped, missing_boxes
-from neuralartifactdb.masks.regions import BoxColumn, ConstantBox
+from neuralartifactdb.masks.index_bounds import NO_EDGES, EdgeRows, clipped
+from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, Whole
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.view import MaskView
 
 __all__ = ["JointPart", "part_key"]
-
-_EVERYWHERE: Final = np.array([[0, 0, 2**31 - 1, 2**31 - 1]], dtype=np.int32)
 
 
 class JointPart:
@@ -59,13 +58,15 @@ class JointPart:
             boxes = view.boxes(region.name)[rows]
             self.present = ~missing_boxes(boxes)
         else:
-            boxes = region.array() if isinstance(region, ConstantBox) else _EVERYWHERE
+            assert isinstance(region, ConstantBox | Whole)
+            boxes = region.array()
             self.present = np.ones(len(members.ids), np.bool_)
         inside = clipped(boxes, shapes) if len(members) else np.empty((0, 4), np.int32)
         self.sizes = np.bincount(members.ranks[self.present], minlength=len(members))
         first = self._first(members)
         self._check(shapes, first, members, leaf, lambda shape: f"one shape, got {shape[0]} x {shape[1]}", name_of)
-        self._check(inside, first, members, leaf, lambda box: f"one box, got {tuple(box)}", name_of)
+        given = np.broadcast_to(boxes, inside.shape)
+        self._check(inside, first, members, leaf, lambda box: f"one box, got {tuple(box)}", name_of, given)
         self.shapes = np.ascontiguousarray(shapes[first])
         self.boxes = np.ascontiguousarray(inside[first])
         sides = self.boxes.astype(np.float64)
@@ -90,17 +91,19 @@ class JointPart:
         leaf: JointCount,
         shown: Callable[[list[int]], str],
         name_of: Callable[[int], str],
+        given: NDArray[np.int32] | None = None,
     ) -> None:
-        """Refuse a group in which a mask that takes part differs from the first one."""
+        """Refuse a group in which a mask that takes part differs from the first one; it is shown as it was given."""
         ranks = members.ranks
         differs = np.flatnonzero(self.present & (values != values[first][ranks]).any(axis=1))
         if not len(differs):
             return
         other = int(differs[0])
         one = int(first[ranks[other]])
-        what = values[other].tolist()
+        told = values if given is None else given
+        what = told[other].tolist()
         raise InvalidValueError(
-            f"{leaf!r} is taken pixel by pixel, so the masks of a group must have {shown(values[one].tolist())} (mask "
+            f"{leaf!r} is taken pixel by pixel, so the masks of a group must have {shown(told[one].tolist())} (mask "
             f"{int(members.ids[one])}) and {' x '.join(map(str, what)) if len(what) == 2 else tuple(what)} (mask "
             f"{int(members.ids[other])}) in the group {name_of(int(ranks[other]))}; leave some of them out with where="
         )

@@ -6,9 +6,7 @@ into a running intersection and union (design section 5, "Verify", "Groups").
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +17,7 @@ from neuralartifactdb import _core
 from neuralartifactdb.expressions.intervals import Bools
 from neuralartifactdb.masks.group_members import Members
 from neuralartifactdb.masks.joint_parts import JointPart
+from neuralartifactdb.threads import in_threads
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -99,12 +98,7 @@ def count_pixels(
             return _count_large(view, members.ids, int(groups[batch.at]), batch, jobs)
         return _Batch(view, members, groups, batch, filler).count(jobs)
 
-    workers = min(os.cpu_count() or 1, len(batches))
-    if workers > 1:
-        with ThreadPoolExecutor(workers, thread_name_prefix="nadb-joint") as pool:
-            done = list(pool.map(count, batches))
-    else:
-        done = [count(batch) for batch in batches]
+    done = in_threads(count, batches, "nadb-joint")
     for found, _ in done:
         for number, at, in_every, in_some in found:
             every[number, at], some[number, at] = in_every, in_some

@@ -6,9 +6,7 @@ rows that they need (design section 5, "Bounds" and "Verify").
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,7 +20,8 @@ from neuralartifactdb.masks.index_bounds import box_areas, count_bounds
 from neuralartifactdb.masks.other_masks import OtherMasks
 from neuralartifactdb.masks.pixel_counts import RowsRead, planned_in, read_and_count, regions_of
 from neuralartifactdb.masks.regions import BoxColumn, OtherMask, Region
-from neuralartifactdb.masks.stored_counts import IsOpen, Known, count_stored, intervals_of
+from neuralartifactdb.masks.stored_counts import IsOpen, Known, count_stored, expected_bytes, intervals_of
+from neuralartifactdb.threads import in_threads
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.lazy import IndexFiller
@@ -36,12 +35,10 @@ Ids = NDArray[np.int64]
 _CHUNK_BYTES: Final = 4 << 20
 #: pixels that all threads hold at once, where single masks are larger than a piece of work
 _HELD_BYTES: Final = 64 << 20
-#: a thread waits for the disk about half of the time where nothing is in memory
-_THREADS_PER_CORE: Final = 2
-#: masks that an estimate looks at
-_SAMPLE: Final = 64
 #: masks of one piece of work at most
 _CHUNK_MASKS: Final = 256
+#: masks whose bounds are taken in one stretch, some of which are perhaps not wanted
+_RUN_MASKS: Final = 1 << 14
 
 
 class LeafValues:
@@ -56,6 +53,7 @@ class LeafValues:
 
     Attributes:
         masks_read: masks whose pixels were read so far, of any collection.
+        regions_read: of these, those that were read as the region of another one.
         bytes_read: bytes of the rows that were read, from files or the cache.
 
     Raises:
@@ -75,6 +73,7 @@ class LeafValues:
         self.view = view
         self.leaves: list[Count | Area] = [leaf for leaf in leaves if isinstance(leaf, Count | Area)]
         self.masks_read = 0
+        self.regions_read = 0
         self.bytes_read = 0
         self._filler = filler
         self._others: dict[str, OtherMasks] = {}
@@ -116,17 +115,14 @@ class LeafValues:
         """Certain intervals of some masks, in the order given, by `leaf.key`."""
         lower = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
         upper = {leaf.key: np.empty(len(ids)) for leaf in self.leaves}
-        for segment, at in self.by_segment(ids):
-            local = ids[at] - segment.first
-            order = np.argsort(local, kind="stable")
-            ordered = local[order]
-            cuts = np.flatnonzero(np.diff(ordered) > _CHUNK_MASKS) + 1  # runs of near neighbours
-            for part in np.split(np.arange(len(ordered)), cuts):
-                first, last = int(ordered[part[0]]), int(ordered[part[-1]]) + 1
-                held = self.bounds(segment, first, last)
-                for key, intervals in held.items():
-                    lower[key][at[order[part]]] = intervals.lower[ordered[part] - first]
-                    upper[key][at[order[part]]] = intervals.upper[ordered[part] - first]
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        for segment, run in self.view.runs(ordered, _CHUNK_MASKS, _RUN_MASKS):
+            local, at = ordered[run] - segment.first, order[run]
+            first, last = int(local[0]), int(local[-1]) + 1
+            for key, intervals in self.bounds(segment, first, last).items():
+                lower[key][at] = intervals.lower[local - first]
+                upper[key][at] = intervals.upper[local - first]
         return {key: intervals_of(lower[key], upper[key]) for key in lower}
 
     def _areas(self, region: Region, parts: Sequence[tuple[MaskSegment, int, int]]) -> NDArray[np.float64]:
@@ -179,21 +175,16 @@ class LeafValues:
         held = self._to_hold(ids[order])
         direct = order if held is None else order[~held]
         if len(direct):
-            there = {key: (is_known[direct], given[direct]) for key, (is_known, given) in known.items()}
-            narrow = None if is_open is None else lambda at, values: is_open(direct[at], values)
-            ends, read = count_stored(self.view, ids[direct], self.leaves, there, narrow)
+            ends, read = count_stored(self.view, ids[direct], self.leaves, *_at(direct, known, is_open))
             self._note(read)
             for key, (low, high) in ends.items():
                 lower[key][direct], upper[key][direct] = low, high
         chunks = [] if held is None else list(self._chunks(ids, order[held]))
         most_bytes = max((self._largest(segment) for segment in {segment for segment, _ in chunks}), default=0)
         in_memory = max(1, _HELD_BYTES // max(most_bytes, 1))
-        workers = min(_THREADS_PER_CORE * (os.cpu_count() or 1), len(chunks), in_memory)
-        if workers > 1:
-            with ThreadPoolExecutor(workers, thread_name_prefix="nadb-pixels") as pool:
-                done = list(pool.map(lambda chunk: self._read(chunk[0], chunk[1], ids, known), chunks))
-        else:
-            done = [self._read(segment, at, ids, known) for segment, at in chunks]
+        done = in_threads(
+            lambda chunk: self._read(*chunk, ids, known), chunks, "nadb-pixels", most=in_memory, waiting=True
+        )
         for (_, at), (counts, read) in zip(chunks, done, strict=True):
             self._note(read)
             for key, counted in counts.items():
@@ -202,25 +193,32 @@ class LeafValues:
                 lower[key][at] = upper[key][at] = counted
         return {key: intervals_of(lower[key], upper[key]) for key in lower}
 
-    def bytes_to_read(self, ids: Ids) -> float:
-        """Bytes of pixels that `exact` reads of a mask, on average, estimated on some of these."""
-        sample = np.unique(ids[np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLE)).astype(np.int64)])
-        total = 0
-        for segment, at in self.by_segment(sample):
-            local = sample[at] - segment.first
-            plan = planned_in(segment, local, self.view.meta, self.leaves, self._others)
-            row_bytes = segment.shapes[local, 1].astype(np.int64) * self.view.meta.stored_dtype.itemsize
-            total += int(((plan.y1 - plan.y0) * row_bytes).sum())
-        own = total / max(len(sample), 1)
-        return own * (1 + len(self._others))
+    def bytes_to_read(self, ids: Ids, known: Known | None = None, is_open: IsOpen | None = None) -> float:
+        """Bytes of pixels that `exact` reads of a mask, on average; nothing is read.
 
-    def by_segment(self, ids: Ids) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
-        """Segments, each with the positions in `ids` of its masks."""
-        if not len(ids):
-            return
-        owner = np.searchsorted(self.view.firsts, ids, side="right") - 1
-        for number in np.unique(owner):
-            yield self.view.segments[int(number)], np.flatnonzero(owner == number)
+        Args:
+            ids: int64 (n,), ascending: a sample of those that it will be asked about.
+            known: as for `exact`.
+            is_open: as for `exact`.
+        """
+        known = known or {}
+        held = self._to_hold(ids)
+        direct = np.flatnonzero(np.ones(len(ids), np.bool_) if held is None else ~held)
+        total = 0
+        if len(direct):
+            total += expected_bytes(self.view, ids[direct], self.leaves, *_at(direct, known, is_open))
+        if held is not None and held.any():
+            at_held = np.flatnonzero(held)
+            for segment, at, local in self.view.by_segment(ids[at_held]):
+                shapes = segment.shapes[local].astype(np.int64)
+                if self._others:
+                    skip = {key: is_known[at_held[at]] for key, (is_known, _) in known.items()}
+                    plan = planned_in(segment, local, self.view.meta, self.leaves, self._others, skip)
+                    rows = (plan.y1 - plan.y0).astype(np.int64)
+                else:
+                    rows = shapes[:, 0]  # read whole, for their index rows
+                total += int((rows * shapes[:, 1]).sum()) * self.view.meta.stored_dtype.itemsize
+        return total / max(len(ids), 1) * (1 + len(self._others))
 
     def _to_hold(self, ids: Ids) -> NDArray[np.bool_] | None:
         """Which masks' rows are needed for more than counts of boxes, bool (n,), so held in memory; None: none."""
@@ -229,14 +227,14 @@ class LeafValues:
         if self._filler is None or not self.view.meta.is_lazy:
             return None
         held = np.zeros(len(ids), dtype=np.bool_)
-        for segment, at in self.by_segment(ids):
-            missing = self._filler.missing(segment, self.view.meta, ids[at] - segment.first)
+        for segment, at, local in self.view.by_segment(ids):
+            missing = self._filler.missing(segment, self.view.meta, local)
             if missing is not None:
                 held[at] = missing
         return held
 
     def _chunks(self, ids: Ids, ordered: NDArray[np.int64]) -> Iterator[tuple[MaskSegment, NDArray[np.int64]]]:
-        for segment, at in self.by_segment(ids[ordered]):
+        for segment, at, _ in self.view.by_segment(ids[ordered]):
             step = max(1, min(_CHUNK_MASKS, _CHUNK_BYTES // max(self._largest(segment), 1)))
             for begin in range(0, len(at), step):
                 yield segment, ordered[at[begin : begin + step]]
@@ -257,4 +255,11 @@ class LeafValues:
 
     def _note(self, read: RowsRead) -> None:
         self.masks_read += read.masks
+        self.regions_read += read.regions
         self.bytes_read += read.bytes
+
+
+def _at(at: NDArray[np.int64], known: Known, is_open: IsOpen | None) -> tuple[Known, IsOpen | None]:
+    """What is known and asked of the masks at some positions."""
+    there = {key: (is_known[at], given[at]) for key, (is_known, given) in known.items()}
+    return there, None if is_open is None else lambda where, values: is_open(at[where], values)

@@ -6,7 +6,7 @@ and min(c1, c2) are in both. Else from the totals. Implements `nadb.mask(...)` o
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from neuralartifactdb import _core
 from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.index_bounds import EMPTY_BOX, cell_bounds, count_bounds
+from neuralartifactdb.masks.regions import whole
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.pixel_counts import Rows, RowsRead
@@ -28,10 +29,11 @@ __all__ = ["OtherMasks"]
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_EVERYWHERE = np.array([[0, 0, 2**31 - 1, 2**31 - 1]], dtype=np.int32)
 _NONE, _SEVERAL = -1, -2
 #: masks of the other collection whose bounds are taken in one stretch though some between them are not wanted
 _NEAR = 256
+#: masks of such a stretch
+_STRETCH = 1 << 14
 
 
 class OtherMasks:
@@ -106,7 +108,7 @@ class OtherMasks:
         """Bounds of the pixels of the region that are in [low, high) here; NaN where there is no other mask."""
         partners = self.partners(segment, slice(first, last))
         limits = region.limits(self._other.meta.dtype)
-        own_lower, own_upper = count_bounds(segment, first, last, _EVERYWHERE, low, high, self._view.meta)
+        own_lower, own_upper = count_bounds(segment, first, last, whole.array(), low, high, self._view.meta)
         lower, upper = self._totals(partners, *limits)
         areas = np.prod(segment.shapes[first:last].astype(np.float64), axis=1)
         lower = np.maximum(0.0, own_lower + lower - areas)  # NaN, a NULL, stays
@@ -132,22 +134,17 @@ class OtherMasks:
         lower, upper = np.full(len(partners), np.nan), np.full(len(partners), np.nan)
         for segment, at, local in self._stretches(partners):
             begin, end = int(local.min()), int(local.max()) + 1
-            least, most = count_bounds(segment, begin, end, _EVERYWHERE, low, high, self._other.meta)
+            least, most = count_bounds(segment, begin, end, whole.array(), low, high, self._other.meta)
             lower[at], upper[at] = least[local - begin], most[local - begin]
         return lower, upper
 
-    def _stretches(self, partners: Ids) -> list[tuple[MaskSegment, NDArray[np.int64], Ids]]:
+    def _stretches(self, partners: Ids) -> Iterator[tuple[MaskSegment, NDArray[np.int64], Ids]]:
         """Segments of the other collection, with positions in `partners` and local positions that lie near together."""
         at = np.flatnonzero(partners >= 0)
         at = at[np.argsort(partners[at], kind="stable")]
         ids = partners[at]
-        owner = np.searchsorted(self._other.firsts, ids, side="right") - 1
-        cuts = np.flatnonzero((np.diff(ids) > _NEAR) | (np.diff(owner) != 0)) + 1
-        return [
-            (self._other.segments[owner[part[0]]], at[part], ids[part] - self._other.segments[owner[part[0]]].first)
-            for part in np.split(np.arange(len(ids)), cuts)
-            if len(part)
-        ]
+        for segment, run in self._other.runs(ids, _NEAR, _STRETCH):
+            yield segment, at[run], ids[run] - segment.first
 
     # ---- from the pixels -------------------------------------------------------------------------------------------
 

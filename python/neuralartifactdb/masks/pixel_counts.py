@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb import _core
+from neuralartifactdb.masks.boxes import missing_boxes
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.index_bounds import NO_EDGES, EdgeRows, box_areas, clipped, missing_boxes, shapes_of
-from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, OtherMask, Region, Whole
+from neuralartifactdb.masks.index_bounds import NO_EDGES, EdgeRows, box_areas, clipped, shapes_of
+from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, OtherMask, Region, Whole, whole
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.batch import CollectionMeta
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
     from neuralartifactdb.masks.segment import MaskSegment
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["EVERYWHERE", "RowPlan", "Rows", "RowsRead", "planned", "planned_in", "read_and_count", "regions_of"]
+__all__ = ["RowPlan", "Rows", "RowsRead", "planned", "planned_in", "read_and_count", "regions_of"]
 
 Floats = NDArray[np.float64]
-
-EVERYWHERE = np.array([[0, 0, 2**31 - 1, 2**31 - 1]], dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,12 @@ class RowsRead:
     Attributes:
         masks: whose pixels were read, of any collection.
         bytes: of their rows.
+        regions: of the masks, those that were read as the region of another one.
     """
 
     masks: int
     bytes: int
+    regions: int = 0
 
 
 class Rows:
@@ -125,12 +126,12 @@ class Rows:
 
 def regions_of(region: Region, segment: MaskSegment, local: slice | NDArray[np.int64]) -> NDArray[np.int32]:
     """int32 (k, 4), or (1, 4) where it is the same for all: the box that a region is in some masks of a segment."""
-    if isinstance(region, ConstantBox):
+    if isinstance(region, ConstantBox | Whole):
         return region.array()
     if isinstance(region, BoxColumn):
         return np.ascontiguousarray(segment.boxes(region.name)[local])
-    if isinstance(region, Whole | OtherMask):
-        return EVERYWHERE
+    if isinstance(region, OtherMask):
+        return whole.array()
     raise TypeError(f"expected a region, got {region!r}")
 
 
@@ -245,15 +246,15 @@ def read_and_count(
     plan = planned_in(segment, local, view.meta, leaves, others, skip)
     values = dict(plan.known)
     own = Rows(segment, local, plan.y0, plan.y1, view.meta, filler)
-    n_masks, n_bytes = own.read.masks, own.read.bytes
+    n_regions, n_bytes = 0, own.read.bytes
     for name, other in others.items():
         regions = [leaf for leaf in leaves if isinstance(leaf.region, OtherMask) and leaf.region.collection == name]
         if regions:
             found, read = other.exact(segment, local, regions, own)
             values.update(found)
-            n_masks, n_bytes = n_masks + read.masks, n_bytes + read.bytes
+            n_regions, n_bytes = n_regions + read.masks, n_bytes + read.bytes
     for leaf in plan.counted:
         counts = own.count(plan.boxes[leaf.key], *leaf.limits(view.meta.dtype))
         counts[plan.missing[leaf.key]] = np.nan
         values[leaf.key] = counts
-    return values, RowsRead(n_masks, n_bytes)
+    return values, RowsRead(own.read.masks + n_regions, n_bytes, n_regions)

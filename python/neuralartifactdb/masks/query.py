@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.errors import DtypeError, FormatError, IdError
+from neuralartifactdb.errors import DtypeError, FormatError, IdError, InvalidValueError
 from neuralartifactdb.expressions.tree import Expression, scored
+from neuralartifactdb.host_arrays import holds_integers, host_array
 from neuralartifactdb.masks.brute_force import MaskBruteForce
 from neuralartifactdb.masks.candidates import MaskCandidates, checked_leaves
 from neuralartifactdb.masks.context import MaskContext, MaskDatabaseView, mask_domain
@@ -28,6 +29,7 @@ from neuralartifactdb.where import ids_where
 __all__ = [
     "MaskDatabaseView",
     "admitted",
+    "checked_ids",
     "count_masks",
     "filter_masks",
     "mask_domain",
@@ -83,7 +85,10 @@ def top_k_masks(
     """
     options = options or Options()
     if not isinstance(expression, Expression) or "number" not in expression.kinds:
-        raise DtypeError(f"top_k needs an expression such as nadb.count(nadb.whole, low=128), got {shown(expression)}")
+        hint = "; filter takes conditions" if isinstance(expression, Expression) else ""
+        raise DtypeError(
+            f"top_k needs an expression such as nadb.count(nadb.whole, low=128), got {shown(expression)}{hint}"
+        )
     count = checked_k(k)
     extra = ("" if largest else ", largest=False") + ("" if options.where is None else ", where=...")
     text = f"db.masks[{name!r}].top_k({expression!r}, k={count}{extra})"
@@ -106,7 +111,7 @@ def mask_scores(database: MaskDatabaseView, name: str, expression: Any, ids: Any
     if not isinstance(expression, Expression):
         raise DtypeError(f"scores needs an expression such as nadb.count(nadb.whole, low=128), got {shown(expression)}")
     view = database.masks(name)
-    wanted = _checked_ids(ids, view)
+    wanted = checked_ids(ids, view)
     distinct, which = np.unique(wanted, return_inverse=True)
     warn_of_thresholds(database, view, expression)
     candidates = _candidates(database, view, expression, distinct)
@@ -268,6 +273,7 @@ def _result(
         candidates=found.stats.candidates,
         settled=found.stats.settled,
         evaluated=candidates.values.masks_read,
+        as_regions=candidates.values.regions_read,
         batches=found.stats.waves,
         bytes_read=n_bytes,
         scanned=found.stats.scanned,
@@ -292,22 +298,38 @@ def _require_condition(condition: Any) -> None:
         raise DtypeError(f"expected a condition such as nadb.count(nadb.whole, low=128) > 500, got {shown(condition)}")
 
 
-def _checked_ids(ids: Any, view: MaskView) -> Ids:
+def checked_ids(ids: Any, view: MaskView) -> Ids:
+    """Ids of masks that are there, int64 (n,), in the order given.
+
+    Raises:
+        DtypeError: not an int or a list of ints.
+        InvalidValueError: more than one axis of them.
+        IdError: no mask has one, or it was deleted.
+    """
     try:
-        array = np.atleast_1d(np.asarray(ids))
+        array = np.atleast_1d(host_array(ids))
     except ValueError as error:
-        raise DtypeError(f"ids must be an int or a list of ints, got {shown(ids)}") from error
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise DtypeError(f"ids must be an int or a list of ints, got {shown(ids)}")
-    wanted = array.astype(np.int64)
-    wrong = np.flatnonzero((wanted < 0) | (wanted >= view.n_masks))
-    if wrong.size:
-        raise IdError(
-            f"mask ids must lie in [0, {view.n_masks}), got {int(wanted[wrong[0]])} at position {int(wrong[0])}"
+        raise DtypeError(f"ids must be integers, an int or a list of ints, got {shown(ids)}") from error
+    if array.ndim > 1:
+        raise InvalidValueError(f"ids must be one mask id or 1-D, got shape {array.shape}")
+    if array.size and not holds_integers(array):
+        raise DtypeError(
+            f"ids must be integers, an int or a list of ints, got {shown(ids)} (dtype {array.dtype}, shape "
+            f"{array.shape})"
         )
+    wrong = np.flatnonzero((array < 0) | (array >= view.n_masks))
+    if wrong.size:
+        there = f"lie in [0, {view.n_masks})" if view.n_masks else "not be given, for there are none"
+        raise IdError(
+            f"ids of masks of {view.name!r} must {there}, got {int(array[wrong[0]])} at position {int(wrong[0])}"
+        )
+    wanted = array.astype(np.int64)
     gone = np.flatnonzero(np.isin(wanted, view.deleted))
     if gone.size:
-        raise IdError(f"mask {int(wanted[gone[0]])} at position {int(gone[0])} was deleted; ids are never used again")
+        raise IdError(
+            f"mask {int(wanted[gone[0]])} of {view.name!r} at position {int(gone[0])} was deleted; ids are never used "
+            "again"
+        )
     return wanted
 
 

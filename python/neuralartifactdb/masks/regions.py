@@ -108,6 +108,10 @@ class Whole(Region):
         """Source that builds it again."""
         return "nadb.whole"
 
+    def array(self) -> NDArray[np.int32]:
+        """int32 (1, 4), a box that every mask lies within."""
+        return np.array([[0, 0, _FARTHEST, _FARTHEST]], dtype=np.int32)
+
 
 @dataclass(frozen=True, repr=False, slots=True)
 class OtherMask(Region):

@@ -51,7 +51,9 @@ class NewColumns:
             UnknownNameError: no batch had it.
         """
         if name not in self._given:
-            raise UnknownNameError(f"replace_on: {unknown_name('column of the masks appended', name, self._given)}")
+            raise UnknownNameError(
+                f"replace_on: {unknown_name('column of the masks appended named', name, self._given)}"
+            )
         return self._parts[name]
 
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from neuralartifactdb import _core
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.pixel_counts import EVERYWHERE, RowsRead, planned
-from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, Region
+from neuralartifactdb.masks.pixel_counts import RowsRead, planned
+from neuralartifactdb.masks.regions import BoxColumn, ConstantBox, Region, Whole
 from neuralartifactdb.masks.strips import OpenStrips
 
 if TYPE_CHECKING:
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["IsOpen", "Known", "count_stored", "intervals_of"]
+__all__ = ["IsOpen", "Known", "count_stored", "expected_bytes", "intervals_of"]
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -51,6 +51,8 @@ def count_stored(
 ) -> tuple[dict[Hashable, tuple[Floats, Floats]], RowsRead]:
     """Values of leaves whose regions are boxes.
 
+    Where masks are large, few more rows are read than say what is wanted (`OpenStrips`).
+
     Args:
         view: the collection.
         ids: int64 (k,), ascending: neighbours come with one read.
@@ -61,13 +63,41 @@ def count_stored(
     Returns:
         Lower and upper ends, float64 (k,) each, by `leaf.key`, NaN for NULL, and what was read.
     """
+    return _counted(view, ids, leaves, known, is_open, _Pixels)
+
+
+def expected_bytes(
+    view: MaskView, ids: Ids, leaves: Sequence[Count | Area], known: Known, is_open: IsOpen | None = None
+) -> int:
+    """Bytes of pixels that `count_stored` would read: it goes the same way, taking each count for the middle of what
+    the index says.
+
+    Args:
+        view: as for `count_stored`.
+        ids: as for `count_stored`.
+        leaves: as for `count_stored`.
+        known: as for `count_stored`.
+        is_open: as for `count_stored`.
+    """
+    return _counted(view, ids, leaves, known, is_open, _ExpectedPixels)[1].bytes
+
+
+def _counted(
+    view: MaskView,
+    ids: Ids,
+    leaves: Sequence[Count | Area],
+    known: Known,
+    is_open: IsOpen | None,
+    kind: type[_Pixels],
+) -> tuple[dict[Hashable, tuple[Floats, Floats]], RowsRead]:
     uniform, rows = view.uniform_shape, view.positions(ids)
     shapes = view.shapes[rows] if uniform is None else np.array([uniform], dtype=np.int32)
 
     def boxes_of(region: Region) -> NDArray[np.int32]:
         if isinstance(region, BoxColumn):
             return view.boxes(region.name)[rows]
-        return region.array() if isinstance(region, ConstantBox) else EVERYWHERE
+        assert isinstance(region, ConstantBox | Whole)
+        return region.array()
 
     plan = planned(view.meta, leaves, shapes, len(ids), boxes_of)
     widths = np.broadcast_to(shapes[:, 1], len(ids))
@@ -88,7 +118,7 @@ def count_stored(
     read = RowsRead(0, 0)
     for here in _by_files(view, ids[wanted]):
         at, own = wanted[here], boxes[:, here]
-        with _Pixels(view, ids[at], view.offsets[rows[at]], widths[at], plan.counted) as pixels:
+        with kind(view, ids[at], view.offsets[rows[at]], widths[at], plan.counted) as pixels:
             if in_strips:
                 strips = OpenStrips(view, ids[at], plan.counted, own)
                 lower, upper = _count_strips(pixels, strips, at, found, is_open)
@@ -146,7 +176,7 @@ def _count_strips(
         if not n_read and not to_the_end and not pixels.in_memory(at, parts):
             to_the_end = True  # a disk answers one longer read sooner than two
             first, last, parts = strips.choose(at, everything=True)
-        strips.put(at, first, last, pixels.count(at, parts))
+        strips.put(at, first, last, pixels.count_strips(strips, at, first, last, parts))
         if to_the_end:
             break
     return strips.totals(everything)
@@ -203,13 +233,17 @@ class _Pixels:
             held += self._arrays[self._array_of[at[i]]].in_memory(offset)
         return 2 * held >= len(some)
 
-    def count(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Exact counts in boxes int32 (leaves, len(at), 4) of masks at some positions, int64 (leaves, len(at))."""
+    def _note(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> None:
+        """What reading the rows of some boxes takes."""
         some = boxes[:, :, 3] > boxes[:, :, 1]
         top = np.where(some, boxes[:, :, 1], np.int32(2**31 - 1)).min(axis=0)
         n_rows = np.maximum(boxes[:, :, 3].max(axis=0) - top, 0)
         self.was_read[at] |= n_rows > 0
         self.n_bytes += int((n_rows * self._widths[at].astype(np.int64)).sum()) * self._view.meta.stored_dtype.itemsize
+
+    def count(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Exact counts in boxes int32 (leaves, len(at), 4) of masks at some positions, int64 (leaves, len(at))."""
+        self._note(at, boxes)
         return _core.count_stored(
             self._arrays,
             self._array_of[at],
@@ -220,6 +254,38 @@ class _Pixels:
             self._limits,
             self._view.meta.nodata,
         )
+
+    def count_strips(
+        self,
+        strips: OpenStrips,
+        at: NDArray[np.int64],
+        first: NDArray[np.int32],
+        last: NDArray[np.int32],
+        parts: NDArray[np.int32],
+    ) -> NDArray[np.int64]:
+        """Counts in the parts that `strips.choose` gave, int64 (leaves, len(at))."""
+        return self.count(at, parts)
+
+
+class _ExpectedPixels(_Pixels):
+    """What reading would cost: nothing is read, and what is not known of a count is guessed."""
+
+    def count(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Zeros; notes what would be read."""
+        self._note(at, boxes)
+        return np.zeros(boxes.shape[:2], dtype=np.int64)
+
+    def count_strips(
+        self,
+        strips: OpenStrips,
+        at: NDArray[np.int64],
+        first: NDArray[np.int32],
+        last: NDArray[np.int32],
+        parts: NDArray[np.int32],
+    ) -> NDArray[np.int64]:
+        """The middles of what the index says."""
+        self._note(at, parts)
+        return strips.middles(at, first, last)
 
 
 def intervals_of(lower: Floats, upper: Floats) -> Intervals:

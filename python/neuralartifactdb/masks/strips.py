@@ -109,6 +109,13 @@ class OpenStrips:
         """
         return _core.choose_strips(self._starts, self._boxes, self.lower, self.upper, at, all=everything)
 
+    def middles(self, at: Ids, first: NDArray[np.int32], last: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Of each mask and leaf the middle of what is certain of the strips [first, last), int64 (leaves, len(at))."""
+        grid = np.arange(self.lower.shape[2])
+        inside = (grid >= first[:, np.newaxis]) & (grid < last[:, np.newaxis])
+        both = np.where(inside, self.lower[:, at] + self.upper[:, at], 0.0).sum(axis=2)
+        return np.ascontiguousarray(both // 2, dtype=np.int64)
+
     def put(self, at: Ids, first: NDArray[np.int32], last: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
         """Take in the exact counts in the parts that `choose` gave, int64 (leaves, len(at)).
 

@@ -6,7 +6,7 @@ queries learn about them (open files, filled-in index rows) lasts. Implements co
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.errors import FormatError, IdError, UnknownNameError
 from neuralartifactdb.lazy_property import lazy_property
-from neuralartifactdb.masks.batch import MISSING_BOX, RESERVED_COLUMNS, CollectionMeta
+from neuralartifactdb.masks.batch import RESERVED_COLUMNS, CollectionMeta
 from neuralartifactdb.masks.columns import joined
 from neuralartifactdb.masks.segment import MaskSegment
 from neuralartifactdb.names import unknown_name
@@ -23,7 +23,7 @@ from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.reader import SegmentReader
 from neuralartifactdb.storage.state import MaskEntry
 
-__all__ = ["MaskView", "is_missing"]
+__all__ = ["MaskView"]
 
 
 class MaskView:
@@ -207,7 +207,7 @@ class MaskView:
                     ]
                 )
             else:
-                raise UnknownNameError(unknown_name(f"column of masks {self.name!r}", name, self.column_names))
+                raise UnknownNameError(unknown_name(f"column of masks {self.name!r} named", name, self.column_names))
             found.flags.writeable = False
             self._columns[name] = found
         return found
@@ -246,6 +246,24 @@ class MaskView:
             out.append((segment, at, ids[at] - segment.first))
         return out
 
+    def runs(self, ids: NDArray[np.int64], gap: int, span: int) -> Iterator[tuple[MaskSegment, slice]]:
+        """Ascending ids cut into runs of near neighbours of one segment, each a slice of `ids`.
+
+        Args:
+            ids: int64, ascending, of masks that are there or were deleted.
+            gap: neighbours whose ids differ by more are in two runs.
+            span: ids of a run lie in a stretch of so many.
+        """
+        for segment in self.segments:
+            begin, end = np.searchsorted(ids, (segment.first, segment.last)).tolist()
+            while begin < end:
+                stop = begin + int(np.searchsorted(ids[begin:end], int(ids[begin]) + span))
+                gaps = np.flatnonzero(np.diff(ids[begin:stop]) > gap)
+                if len(gaps):
+                    stop = begin + int(gaps[0]) + 1
+                yield segment, slice(begin, stop)
+                begin = stop
+
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _opened(self, ref: SegmentRef) -> MaskSegment:
@@ -265,8 +283,3 @@ class MaskView:
                     f"{reader.meta.get('of')!r}, expected index rows of one of its segments"
                 )
             segment.load_index(reader)
-
-
-def is_missing(boxes: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which boxes are not there, bool (n,)."""
-    return np.asarray(boxes[:, 0] == MISSING_BOX)

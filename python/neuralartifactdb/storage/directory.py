@@ -137,6 +137,7 @@ class DatabaseDirectory:
         if not lock_timeout_s >= 0:
             raise InvalidValueError(f"lock_timeout_s must be at least 0 seconds, got {lock_timeout_s!r}")
         self.path = os.path.abspath(found)
+        self.real_path = io.real_path(self.path)
         self.mode = mode
         self.lock_timeout_s = lock_timeout_s
         self.cache = _core.BlockCache(cache_bytes)

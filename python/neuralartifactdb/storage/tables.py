@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from neuralartifactdb.errors import DtypeError, FormatError, InvalidValueError
+from neuralartifactdb.nulls import is_null
 from neuralartifactdb.storage import io
 
 if TYPE_CHECKING:
     import duckdb
 
 __all__ = ["read_table", "write_table"]
+
+_Answer = TypeVar("_Answer")
 
 _FILE = "table.parquet"
 _EXACT_INT = 2**53
@@ -70,9 +74,10 @@ def write_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
     if len(set(lengths.values())) > 1:
         raise InvalidValueError(f"columns must be equally long, got {lengths}")
     with _connection() as (connection, path):
-        connection.register("source", _source(list(prepared.values())))
+        _ask(lambda: connection.register("source", _source(list(prepared.values()))))
         selected = ", ".join(column.sql(i, name) for i, (name, column) in enumerate(prepared.items()))
-        connection.execute(f"COPY (SELECT {selected} FROM source) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+        copy = f"COPY (SELECT {selected} FROM source) TO '{path}' (FORMAT parquet, COMPRESSION zstd)"
+        _ask(lambda: connection.execute(copy))
         return io.read_file(path, 1 << 62)
 
 
@@ -91,7 +96,7 @@ def read_table(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
     with _connection() as (connection, path):
         io.create(path, data)
         try:
-            found = connection.execute(f"SELECT * FROM read_parquet('{path}')").fetchnumpy()
+            found = _ask(lambda: connection.execute(f"SELECT * FROM read_parquet('{path}')").fetchnumpy())
         except duckdb.Error as error:
             raise FormatError(
                 f"attribute table: got {len(data)} bytes that are not readable Parquet ({str(error).splitlines()[0]})"
@@ -109,18 +114,40 @@ def _connection() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
 
     with io.scratch_directory() as scratch:
         # pandas_analyze_sample = 0: object columns are text and are not guessed at from their first rows
-        connection = duckdb.connect(
-            ":memory:", config={"threads": 1, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        )
+        config: dict[str, Any] = {
+            "threads": 1,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        connection = _ask(lambda: duckdb.connect(":memory:", config=config))
         try:
             directory = os.path.join(scratch, "").replace("'", "''")
-            connection.execute("SET pandas_analyze_sample = 0")
-            connection.execute(f"SET allowed_directories = ['{directory}']")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
+            for setting in (
+                "pandas_analyze_sample = 0",
+                f"allowed_directories = ['{directory}']",
+                "enable_external_access = false",
+                "lock_configuration = true",
+            ):
+                _ask(partial(connection.execute, f"SET {setting}"))
             yield connection, os.path.join(scratch, _FILE).replace("'", "''")
         finally:
             connection.close()
+
+
+def _ask(call: Callable[[], _Answer]) -> _Answer:
+    """What DuckDB answers; every call of it goes through here.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C while it ran, of which it makes an error of its own.
+    """
+    import duckdb
+
+    try:
+        return call()
+    except (RuntimeError, duckdb.Error) as error:
+        if isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
 
 
 class _Column(NamedTuple):
@@ -171,7 +198,7 @@ def _prepare(name: str, values: npt.NDArray[Any]) -> _Column:
 
 
 def _prepare_objects(name: str, values: npt.NDArray[Any]) -> _Column:
-    null = np.fromiter((_is_null(value) for value in values), bool, len(values))
+    null = np.fromiter((is_null(value) for value in values), bool, len(values))
     given = values[~null].tolist()
     mask = null if null.any() else None
     if all(isinstance(value, str) for value in given):
@@ -223,12 +250,6 @@ def _filled(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _extremes(values: npt.NDArray[Any]) -> tuple[Any, ...]:
     return (values.min(), values.max()) if len(values) else ()
-
-
-def _is_null(value: object) -> bool:
-    if value is None or value is np.ma.masked or type(value).__name__ == "NAType":  # the last is pandas.NA
-        return True
-    return isinstance(value, float | np.floating) and bool(value != value)
 
 
 def _is_unicode(text: str) -> bool:

@@ -240,6 +240,8 @@ def receipt(
         items.append(Html(f"<b>{_times(other, seconds)}</b> {text(name)} ({text(format_seconds(other))})"))
     if stats.evaluated:
         items.append(Html(f"<b>{stats.batches:,}</b> batch{'' if stats.batches == 1 else 'es'}"))
+    if stats.as_regions:
+        items.append(Html(f"<b>{stats.as_regions:,}</b> masks read as regions besides"))
     items.append(Html(f"<b>{stats.settled:,}</b> settled by bounds"))
     if stats.bytes_read:
         items.append(Html(f"<b>{text(format_bytes(stats.bytes_read))}</b> read"))
@@ -247,9 +249,9 @@ def receipt(
         items.append(Html("one pass over everything was cheaper"))
     rest = "".join(f'<span class="item">{item}</span>' for item in items)
     why = f'<p class="why">{text(guarantee[:1].upper() + guarantee[1:])}</p>' if guarantee else ""
-    dots = _dots(stats.evaluated, stats.candidates, verb)
+    dots = _dots(stats.candidates_evaluated, stats.candidates, verb)
     return Html(
-        f'<div class="receipt"><div class="top"><div><div class="big">{stats.evaluated:,}</div>'
+        f'<div class="receipt"><div class="top"><div><div class="big">{stats.candidates_evaluated:,}</div>'
         f'<div class="of">of {stats.candidates:,} {verb}</div></div>{dots}</div>'
         f'<div class="rest"><span class="badges">{"".join(marks)}</span>{rest}</div>{why}</div>'
     )

@@ -29,6 +29,9 @@ py::dict build_info() {
 
 }  // namespace
 
-void bind_build_info(py::module_& m) { m.def("build_info", &build_info); }
+void bind_build_info(py::module_& m) {
+  m.def("build_info", &build_info);
+  m.def("thread_count", [] { return resolve_threads(0); });
+}
 
 }  // namespace nadb::python

@@ -1,4 +1,4 @@
-// What module.cpp registers: one function per bind_<folder>.cpp.
+// What module.cpp registers: one function per bind_<subject>.cpp.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,7 +6,11 @@
 namespace nadb::python {
 
 void bind_activation(pybind11::module_& m);
-void bind_mask(pybind11::module_& m);
+void bind_mask_bounds(pybind11::module_& m);
+void bind_mask_counts(pybind11::module_& m);
+void bind_mask_histograms(pybind11::module_& m);
+void bind_mask_stored(pybind11::module_& m);
+void bind_mask_strips(pybind11::module_& m);
 void bind_search(pybind11::module_& m);
 void bind_storage(pybind11::module_& m);
 void bind_build_info(pybind11::module_& m);

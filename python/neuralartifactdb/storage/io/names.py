@@ -21,6 +21,7 @@ __all__ = [
     "listdir",
     "make_dirs",
     "mkdir",
+    "real_path",
     "remove",
     "remove_tree",
     "rename",
@@ -71,6 +72,12 @@ def mkdir(path: str) -> None:
     """Create one directory; FileExistsError if the path exists."""
     with FileSystemCall("mkdir", path):
         os.mkdir(path)
+
+
+def real_path(path: str) -> str:
+    """The path without symbolic links, so that two paths to one directory are equal; it need not exist."""
+    with FileSystemCall("resolve", path):
+        return os.path.realpath(path)
 
 
 def make_dirs(path: str) -> None:
