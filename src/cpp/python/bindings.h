@@ -1,4 +1,4 @@
-// What module.cpp registers: one function per bind_<folder>.cpp.
+// What module.cpp registers: one function per bind_<folder>.cpp; and the parts of bind_activation.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,6 +6,8 @@
 namespace nadb::python {
 
 void bind_activation(pybind11::module_& m);
+void bind_group_bounds(pybind11::module_& m);
+void bind_packed_codes(pybind11::module_& m);
 void bind_mask(pybind11::module_& m);
 void bind_search(pybind11::module_& m);
 void bind_storage(pybind11::module_& m);
