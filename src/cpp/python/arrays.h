@@ -21,6 +21,9 @@ namespace nadb::python {
 
 namespace py = pybind11;
 
+// Of numbers of inputs, neurons and rows: bits and bytes of so many never overflow.
+constexpr py::ssize_t kMostSize = PY_SSIZE_T_MAX / 16;
+
 // C-contiguous arrays of one dtype: what every binding works on.
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
