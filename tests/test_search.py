@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from neuralartifactdb.expressions.intervals import Intervals
-from neuralartifactdb.search import Outcome, bounded_search
+from neuralartifactdb.limits import Limits
+from neuralartifactdb.search import Outcome, Prediction, bounded_search
 
 
 class Ties:
@@ -21,6 +22,7 @@ class Ties:
     def __init__(self, scores: NDArray[np.float64]) -> None:
         self.scores = scores
         self.waves: list[int] = []
+        self.priced: list[list[int]] = []
 
     def unit_after(self, evaluated: int) -> int:
         return max(self.unit, 1 << max(0, evaluated // 4).bit_length() >> 1)
@@ -33,8 +35,9 @@ class Ties:
         self.waves.append(len(ids))
         return Intervals(self.scores[ids], self.scores[ids], None)
 
-    def seconds(self, n: int, *, sequential: bool) -> None:
-        return None
+    def seconds(self, waves: Sequence[int]) -> float:
+        self.priced.append(list(waves))
+        return float(sum(waves))
 
 
 @pytest.mark.parametrize("n", [1, 3, 50, 777, 3_000])
@@ -54,3 +57,39 @@ def test_waves_grow_with_the_shape_and_stop_when_nothing_is_left(n: int) -> None
     if n == 3_000:
         assert found.stats.unit == 512
         assert len(candidates.waves) == 30  # not 375 of the first one's size
+
+
+@pytest.mark.parametrize("n", [1, 3, 50, 777, 3_000])
+def test_a_prediction_knows_that_shapes_grow(n: int) -> None:
+    """Every score is the middle of its interval, so the prediction is what happens."""
+    planned, run = Ties(np.full(n, 0.5)), Ties(np.full(n, 0.5))
+    plan = bounded_search(planned, k=5, largest=False, predict_only=True)
+    found = bounded_search(run, k=5, largest=False)
+    assert isinstance(plan, Prediction)
+    assert isinstance(found, Outcome)
+    assert planned.waves == []
+    assert planned.priced[0] == run.waves
+    assert (plan.evaluations, plan.waves) == (found.stats.evaluated, found.stats.waves)
+    assert plan.seconds == n
+    assert not plan.scan
+
+
+def test_a_time_limit_counts_from_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("neuralartifactdb.search.time.perf_counter", lambda: clock[0])
+
+    class Slow(Ties):
+        def refine(self, ids: NDArray[np.int64]) -> Intervals:
+            clock[0] += 1.0
+            return super().refine(ids)
+
+    for began, waves in ((None, 3), (99.0, 2), (97.0, 0), (90.0, 0)):
+        clock[0], candidates, told = 100.0, Slow(np.full(3_000, 0.5)), []
+        found = bounded_search(
+            candidates, k=5, largest=False, limits=Limits(timeout_s=3), began=began, on_progress=told.append
+        )
+        assert isinstance(found, Outcome)
+        assert len(candidates.waves) == waves
+        assert "timeout_s=3" in found.guarantee
+        assert told[-1].seconds == found.stats.seconds["total"] == clock[0] - (began or 100.0)
+        assert found.stats.seconds["bounds"] == 0.0

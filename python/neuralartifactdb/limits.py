@@ -29,7 +29,8 @@ class Limits:
             more.
         max_evaluations: at most so many inputs are inferred (or masks read), rounded up to one batch; None for no
             limit.
-        timeout_s: no new batch is started after so many seconds; None for no limit.
+        timeout_s: no new batch is started once so many seconds have passed since the call; None for no limit. A batch
+            that runs is not interrupted, and a target that the index does not know is run all the same.
 
     Raises:
         DtypeError: a value is not a number (or, for max_evaluations, not an integer).

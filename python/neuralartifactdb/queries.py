@@ -6,8 +6,9 @@ query has).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,12 +47,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Options:
-    """How it is asked: the keyword arguments that every query has."""
+    """How it is asked: the keyword arguments that every query has. Made first of all: the call begins here."""
 
     where: Any = None
     limits: Limits | None = None
     on_progress: Callable[[Progress], object] | None = None
     explain: bool = False
+    #: `time.perf_counter()` at the call
+    began: float = field(default_factory=time.perf_counter, init=False)
 
     def __post_init__(self) -> None:
         checked_limits(self.limits)

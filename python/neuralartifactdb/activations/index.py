@@ -227,7 +227,8 @@ class LayerIndex:
             if extra is not None:
                 slack = np.maximum(slack, extra[neurons])
             values = columns[:, where].astype(np.float64)
-            outside = np.maximum(lower - values, values - upper)
+            with np.errstate(over="ignore"):
+                outside = np.maximum(lower - values, values - upper)
             if (outside <= slack[:, None]).all():  # a NaN is never inside
                 continue
             self._deviates(segment, neurons, ids[where], values, lower, upper, outside)
@@ -279,7 +280,9 @@ class LayerIndex:
         """
         least, greatest = segment.value_range(neurons)
         floor = 1e-3 * np.maximum(np.abs(least), np.abs(greatest))
-        return np.maximum(np.maximum(greatest - least, floor), np.finfo(np.float64).tiny)
+        with np.errstate(over="ignore"):
+            span = greatest - least
+        return np.maximum(np.maximum(span, floor), np.finfo(np.float64).tiny)
 
 
 def _how_to_attach(index: LayerIndex) -> str:

@@ -393,9 +393,8 @@ class Layer:
             >>> layer.filter((layer[3] > 9) & (nadb.column("label") == 4)).ids.tolist()
             [14, 64, 84]
         """
-        return filter_inputs(
-            self._view(), f"{self._source}.filter", condition, limit, Options(where, limits, on_progress, explain)
-        )
+        options = Options(where, limits, on_progress, explain)
+        return filter_inputs(self._view(), f"{self._source}.filter", condition, limit, options)
 
     def top_k(
         self,
@@ -423,9 +422,8 @@ class Layer:
             >>> layer.top_k(layer[3] - 2 * layer[7], k=2).scores.tolist()
             [9.75, 8.875]
         """
-        return top_k_inputs(
-            self._view(), f"{self._source}.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
-        )
+        options = Options(where, limits, on_progress, explain)
+        return top_k_inputs(self._view(), f"{self._source}.top_k", expression, k, largest, options)
 
     def bounds(self, expression: Expression) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The certain interval of an expression for every indexed input, from the index alone: nothing is evaluated.

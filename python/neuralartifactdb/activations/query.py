@@ -90,6 +90,7 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
                 is_filter=query.is_filter,
                 limits=options.limits,
                 already_evaluated=evaluator.inputs_inferred,
+                began=options.began,
                 on_progress=options.on_progress,
                 predict_only=options.explain,
             )

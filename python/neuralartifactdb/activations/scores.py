@@ -112,7 +112,13 @@ class GroupScore(Leaf):
         if self.target is not None and self.kind == "cosine":
             return self._cosine(lower, upper, *parts[1])
         low = self._last_step(lower)
-        return _normalised(low, low if upper is lower else self._last_step(upper))
+        if upper is lower:
+            return _normalised(low, low)
+        high = self._last_step(upper)
+        if self.kind == "linf" and self.weights is not None and not self.weights.all():
+            may_be_null = np.isposinf(high)  # a difference may overflow, and 0 * inf has no value
+            return Intervals(low, high, may_be_null if may_be_null.any() else None)
+        return _normalised(low, high)
 
     def _last_step(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """What follows the combination: monotone, so it maps ends to ends. -0.0 becomes 0.0."""

@@ -17,7 +17,7 @@ from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
 from neuralartifactdb.capture.row_count import RowCount
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
 
-__all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "sampled_ids"]
+__all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "batch_shapes_of", "sampled_ids"]
 
 #: activations of one layer, (n, M) in compute dtype: a NumPy array, or a device tensor on its way to the encoder
 Values = Any
@@ -360,6 +360,23 @@ class FunctionSource(_HostSource):
         """The user's own version string, shape and dtype."""
         info = self.layers[self.layer]
         return {"shape": list(info.shape), "dtype": info.dtype, "version": self._fingerprint}
+
+
+def batch_shapes_of(n: int, shapes: Sequence[int]) -> list[int]:
+    """The batch shapes that `n` inputs are run in: the largest first, the rest padded to the smallest.
+
+    >>> batch_shapes_of(37, (2, 16))
+    [16, 16, 2, 2, 2]
+
+    Args:
+        n: inputs.
+        shapes: that a source may run, ascending (`Source.query_batches`).
+    """
+    run = []
+    for shape in reversed(shapes):
+        run += [shape] * (n // shape)
+        n %= shape
+    return run + [shapes[0]] * (n > 0)
 
 
 def sampled_ids(n_inputs: int, *seed: int) -> list[int]:

@@ -17,6 +17,7 @@ from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, NotAttachedError
 from neuralartifactdb.host_arrays import host_array, is_tensor
+from neuralartifactdb.queries import shown
 
 __all__ = ["Key", "Target", "activations_of", "key", "plain_target", "resolve_target"]
 
@@ -97,16 +98,23 @@ def resolve_target(
             raise InvalidValueError("a target of several ids must name at least one, got none")
         ids = array.astype(np.int64)
         if len(np.unique(ids)) != len(ids):
-            raise InvalidValueError(f"the ids of a target must be distinct, got {ids.tolist()}")
+            raise InvalidValueError(f"the ids of a target must be distinct, got {shown(ids)}")
     limit = index.n_indexed if index.source is None else max(index.n_indexed, index.source.n_inputs)
     wrong = np.flatnonzero((ids < 0) | (ids >= limit))
     if wrong.size:
         raise IdError(f"a target id must lie in [0, {limit}), got {int(ids[wrong[0]])}")
-    columns = target_columns(index, neurons, ids, evaluator)
-    if len(ids) == 1:
-        return Target(columns[:, 0].astype(np.float64), ids)
-    total = _core.combine_terms(np.ascontiguousarray(columns.T, dtype=np.float64), "sum")
-    return Target(total / len(ids), ids)
+    columns = target_columns(index, neurons, ids, evaluator).astype(np.float64)
+    values = columns[:, 0]
+    if len(ids) > 1:
+        values = _core.combine_terms(np.ascontiguousarray(columns.T), "sum") / len(ids)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        what = f"input {ids[0]}" if len(ids) == 1 else f"the mean of inputs {shown(ids)}"
+        raise InvalidValueError(
+            f"a target must have finite activations, got {values[wrong[0]]} of {what} at neuron {neurons[wrong[0]]} of "
+            f"{index.key}; choose another target, or neurons without that one"
+        )
+    return Target(np.ascontiguousarray(values), ids)
 
 
 def activations_of(

@@ -31,11 +31,6 @@ class ReadCosts:
 
     bytes_per_mask: float
 
-    def seconds(self, n: int, *, sequential: bool = False) -> float:
-        """Of evaluating n masks.
-
-        Args:
-            n: masks.
-            sequential: whether in one pass, which costs as much.
-        """
+    def seconds(self, n: int) -> float:
+        """Of evaluating n masks, in any number of waves."""
         return n * (_MASK_S + self.bytes_per_mask * _BYTE_S)
