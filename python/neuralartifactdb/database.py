@@ -17,10 +17,12 @@ from neuralartifactdb.activations.builds import check_unchanged, index_source, p
 from neuralartifactdb.activations.candidates import Value
 from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.index import LayerIndex
-from neuralartifactdb.activations.layer import Layer, filter_inputs, top_k_inputs
+from neuralartifactdb.activations.input_queries import filter_inputs, top_k_inputs
+from neuralartifactdb.activations.layer import Layer
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import ArraySource, FunctionSource, Source
 from neuralartifactdb.activations.targets import Key
+from neuralartifactdb.database_token import DatabaseToken
 from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.tree import Expression
 from neuralartifactdb.inputs import Inputs, as_columns, check_key
@@ -687,7 +689,7 @@ class _View:
         self._state = state
         self._indexes: dict[str, LayerIndex] = {}
         self.path = database.path
-        self.token = (database.path, state.database.get("uuid"))
+        self.token = DatabaseToken(database.path, state.database.get("uuid"))
         self.context = _Context(database, self.token)
 
     @property

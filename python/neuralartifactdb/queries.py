@@ -20,7 +20,7 @@ from neuralartifactdb.limits import Limits
 from neuralartifactdb.results import Result, ResultContext, Verification
 from neuralartifactdb.search import Progress
 
-__all__ = ["Options", "Query", "QueryContext", "checked_k", "shown"]
+__all__ = ["Options", "Query", "QueryContext", "checked_flag", "checked_k", "shown"]
 
 
 class QueryContext(ResultContext, Protocol):
@@ -54,10 +54,12 @@ class Options:
     on_progress: Callable[[Progress], object] | None = None
     explain: bool = False
     #: `time.perf_counter()` at the call
-    began: float = field(default_factory=time.perf_counter, init=False)
+    began: float = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "began", time.perf_counter())
         checked_limits(self.limits)
+        checked_flag(self.explain, "explain")
         if self.on_progress is not None and not callable(self.on_progress):
             raise DtypeError(
                 f"on_progress must be a function of a nadb.Progress, got {self.on_progress!r} "
@@ -72,6 +74,13 @@ def checked_k(k: Any, name: str = "k") -> int:
     if k < 1:
         raise InvalidValueError(f"{name} must be at least 1, got {k}")
     return int(k)
+
+
+def checked_flag(value: Any, name: str) -> bool:
+    """A bool: text such as "no" would be true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise DtypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
 
 
 def checked_limits(limits: Any) -> None:

@@ -189,7 +189,7 @@ def test_a_scan_says_in_what_shape(tmp_path: Path) -> None:
             assert candidates.unit_after(n) == source.unit_after(n)
         assert source.unit_after(10**6) >= source.unit_after(0) == source.unit
         costs = itertools.cycle([1.0, 0.0])  # of the waves, and of one pass
-        with mock.patch.object(InputCandidates, "seconds", lambda self, waves: next(costs)):
+        with mock.patch.object(InputCandidates, "seconds", side_effect=costs):
             plan = layer.highest(None, k=1_999, explain=True)
             result = layer.highest(None, k=1_999)
         assert plan.scan == result.stats.scanned is True

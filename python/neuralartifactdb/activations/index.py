@@ -20,7 +20,7 @@ from neuralartifactdb.activations.source import LayerInfo, Source
 from neuralartifactdb.errors import NotAttachedError, StaleIndexError
 from neuralartifactdb.expressions.intervals import Intervals
 
-__all__ = ["STALE_SHARE", "LayerIndex", "ToleranceWidened"]
+__all__ = ["STALE_SHARE", "LayerIndex", "ToleranceWidened", "how_to_attach"]
 
 #: a deviation beyond this share of the neuron's range is not numerical noise
 STALE_SHARE = 0.01
@@ -147,7 +147,7 @@ class LayerIndex:
         if len(ids) and int(ids.max()) >= source.n_inputs:
             raise NotAttachedError(
                 f"the index of {self.key} grew to {self.n_indexed:,} inputs, and the attached dataset has "
-                f"{source.n_inputs:,}; attach the longer one: {_how_to_attach(self)}"
+                f"{source.n_inputs:,}; attach the longer one: {how_to_attach(self)}"
             )
 
     def require_source(self, n_open: int) -> Source:
@@ -155,7 +155,7 @@ class LayerIndex:
         if self.source is None:
             raise NotAttachedError(
                 f"the index of {self.key} alone cannot settle {n_open:,} inputs, and nothing is attached that could "
-                f"evaluate them; call {_how_to_attach(self)}"
+                f"evaluate them; call {how_to_attach(self)}"
             )
         return self.source
 
@@ -285,7 +285,8 @@ class LayerIndex:
         return np.maximum(np.maximum(span, floor), np.finfo(np.float64).tiny)
 
 
-def _how_to_attach(index: LayerIndex) -> str:
+def how_to_attach(index: LayerIndex) -> str:
+    """The call that attaches what an index was made of."""
     kind = index.meta["kind"]
     if kind == "array":
         return f"db.attach_array({index.key!r}, array)"

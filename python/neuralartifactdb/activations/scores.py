@@ -222,14 +222,14 @@ def checked_weights(weights: Any, n_neurons: int, *, signed: bool) -> NDArray[np
     """Weights as float64 (g,), finite, one per neuron; not negative unless `signed`."""
     if weights is None:
         return None
-    array = host_array(weights)
+    array = host_array(weights, "weights")
     if array.dtype.kind not in "iufb":
         raise DtypeError(f"weights must be numbers, got dtype {array.dtype}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
     if array.shape != (n_neurons,):
         raise InvalidValueError(
             f"weights must have one number per neuron of the group, shape ({n_neurons},), got {array.shape}"
         )
+    array = np.ascontiguousarray(array, dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(array))
     if wrong.size:
         raise InvalidValueError(f"weights must be finite, got {array[wrong[0]]} at position {wrong[0]}")
