@@ -19,7 +19,7 @@ from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.input_queries import filter_inputs, top_k_inputs
 from neuralartifactdb.activations.layer import Layer
-from neuralartifactdb.activations.segment import ActivationSegment
+from neuralartifactdb.activations.open_segments import OpenSegments
 from neuralartifactdb.activations.source import ArraySource, FunctionSource, Source
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.database_token import DatabaseToken
@@ -66,7 +66,8 @@ def open(
         path: the directory; with mode "a" it is created at the first write.
         mode: "a" to read and write, "r" to read only.
         cache_bytes: memory for blocks of index files, such as "256MiB".
-        evaluated_bytes: memory for activations that queries evaluated, which sharpen later queries; 0 keeps none.
+        evaluated_bytes: memory for activations that queries evaluated, which sharpen later queries (an eighth of it is
+            for counts of partitions, which `top_neurons(by="percentile")` makes); 0 keeps none.
         lock_timeout_s: how long a write waits for another writer, in seconds.
 
     Raises:
@@ -97,10 +98,12 @@ class Database:
 
     def __init__(self, directory: DatabaseDirectory, evaluated_bytes: int) -> None:
         self._directory = directory
-        self._evaluated = EvaluatedCache(evaluated_bytes)
+        counts_bytes = evaluated_bytes // 8
+        self._evaluated = EvaluatedCache(evaluated_bytes - counts_bytes)
         self._sources: dict[str, Source] = {}
         self._tolerances: dict[str, NDArray[np.float64]] = {}
-        self._segments: dict[SegmentRef, ActivationSegment] = {}
+        self._segments = OpenSegments(directory.reader, counts_bytes)
+        self._followed: State | None = None
         self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
         self._render: Callable[[int], object] | None = None
         self._filler: IndexFiller | None = None
@@ -398,7 +401,7 @@ class Database:
             overwrite=overwrite,
             progress=progress,
             explain=explain,
-            segment=self._segment,
+            segment=self._segments.get,
         )
         if explain:
             return plan
@@ -591,7 +594,7 @@ class Database:
         state = self._directory.state()
         for key, layer in keys.items():
             entry = state.indexes[key]
-            n_indexed = sum(self._segment(ref, entry.meta["dtype"]).n for ref in entry.segments)
+            n_indexed = sum(self._segments.get(ref, entry.meta["dtype"]).n for ref in entry.segments)
             check_unchanged(source, layer, key, entry.meta, n_indexed)
             if source.n_inputs > n_indexed:
                 _log.info(
@@ -672,13 +675,38 @@ class Database:
         return filter_inputs(self._view(), "db.filter", condition, limit, Options(where, limits, on_progress, explain))
 
     def _view(self, state: State | None = None) -> _View:
-        return _View(self, self._directory.state() if state is None else state)
+        return _View(self, self._follow() if state is None else state)
 
-    def _segment(self, ref: SegmentRef, dtype: str) -> ActivationSegment:
-        segment = self._segments.get(ref)
-        if segment is None:
-            segment = self._segments[ref] = ActivationSegment(self._directory.reader(ref), dtype)
-        return segment
+    def _follow(self) -> State:
+        """The newest state. What an older one had and it has not is let go of: nothing grows with versions."""
+        state, before = self._directory.state(), self._followed
+        if before is not None and before.number >= state.number and before.database == state.database:
+            return state
+        self._followed = state
+        refs = {ref for entry in state.indexes.values() for ref in entry.segments}
+        self._segments.keep(refs)
+        if before is not None:
+            of_masks = {ref for entry in before.masks.values() for ref in entry.segments}
+            of_masks -= {ref for entry in state.masks.values() for ref in entry.segments}
+            with self._mask_mutex.lock:
+                for ref in of_masks:
+                    self._mask_segments.pop(ref, None)
+                for name in self._mask_views.keys() - state.masks.keys():
+                    del self._mask_views[name]
+            gone = {ref for entry in before.indexes.values() for ref in entry.segments} - refs
+            self._directory.forget(gone | of_masks)
+            live = {str(entry.meta["id"]) for entry in state.indexes.values()}
+            for identity in {str(entry.meta["id"]) for entry in before.indexes.values()} - live:
+                self._forget_index(identity)
+        return state
+
+    def _forget_index(self, identity: str) -> None:
+        """Let go of what was attached to an index that is no more, and remembered of it."""
+        self._evaluated.forget(identity)
+        self._tolerances.pop(identity, None)
+        source = self._sources.pop(identity, None)
+        if source is not None and all(source is not held for held in self._sources.values()):
+            _close(source)
 
 
 class _View:
@@ -726,7 +754,7 @@ class _View:
             if entry is None:
                 raise UnknownNameError(unknown_name("activation index", key, self._state.indexes))
             database = self._database
-            segments = [database._segment(ref, entry.meta["dtype"]) for ref in entry.segments]
+            segments = [database._segments.get(ref, entry.meta["dtype"]) for ref in entry.segments]
             source = database._sources.get(str(entry.meta["id"]))
             self._indexes[key] = LayerIndex(
                 key, entry.meta, segments, source, database._evaluated, database._tolerances
@@ -787,9 +815,7 @@ class Activations(Mapping[str, Layer]):
                 raise UnknownNameError(unknown_name("activation index", key, transaction.state.indexes))
             identity = str(transaction.state.indexes[key].meta["id"])
             transaction.commit([{"op": "drop_index", "index": key}])
-        database._sources.pop(identity, None)
-        database._evaluated.forget(identity)
-        database._tolerances.pop(identity, None)
+        database._forget_index(identity)
 
     def __repr__(self) -> str:
         try:
