@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuralartifactdb.expressions.intervals import Intervals
@@ -93,3 +95,30 @@ def test_a_time_limit_counts_from_the_call(monkeypatch: pytest.MonkeyPatch) -> N
         assert "timeout_s=3" in found.guarantee
         assert told[-1].seconds == found.stats.seconds["total"] == clock[0] - (began or 100.0)
         assert found.stats.seconds["bounds"] == 0.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(101, 2_000), k=st.sampled_from([1, 7, 300]), width=st.sampled_from([0.01, 0.3, 2.0]))
+def test_a_scan_evaluates_no_more_than_must_and_one_batch(n: int, k: int, width: float) -> None:
+    rng = np.random.default_rng(n)
+    scores = rng.random(n)
+    lower, upper = scores - width * rng.random(n), scores + width * rng.random(n)
+
+    class Scanned(Ties):
+        def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[NDArray[np.int64], Intervals]]:
+            yield np.arange(n), Intervals(lower, upper, None)
+
+        def seconds(self, waves: Sequence[int]) -> float:
+            self.priced.append(list(waves))
+            return float(len(self.priced) == 1)  # the second prediction is that of one pass, for nothing
+
+    candidates = Scanned(scores)
+    found = bounded_search(candidates, k=k, largest=False)
+    assert isinstance(found, Outcome)
+    assert found.ids.tolist() == np.argsort(scores, kind="stable")[:k].tolist()
+    must = int((lower < np.sort(scores)[min(k, n) - 1]).sum())
+    assert found.stats.evaluated <= must + found.stats.unit
+    if found.stats.scanned:
+        assert found.stats.unit == candidates.max_wave
+    if width == 2.0 and n >= 1_000:
+        assert found.stats.scanned
