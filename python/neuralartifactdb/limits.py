@@ -24,9 +24,9 @@ class Limits:
 
     Attributes:
         theta: at least 1. Nearest: every returned distance is at most theta times any distance not returned; highest:
-            the same for scores, if all lower bounds are at least 0. 1.0 is exact.
+            the same for scores, if all lower bounds are at least 0. 1.0 is exact. Filters are exact whatever it is.
         epsilon: at least 0, in units of the score: no score that was not returned is better than a returned one by
-            more.
+            more. Filters are exact whatever it is.
         max_evaluations: at most so many inputs are inferred (or masks read), rounded up to one batch; None for no
             limit.
         timeout_s: no new batch is started once so many seconds have passed since the call; None for no limit. A batch

@@ -317,7 +317,7 @@ def test_an_expression_of_another_database_names_both(tmp_path: Any) -> None:
             lambda: one.top_k(mine[0] - theirs[1]),
         ]
         for ask in asked:
-            with pytest.raises(ValueError, match=r"one database|belongs to the database") as caught:
+            with pytest.raises(ValueError, match=r"one database|belongs to another database") as caught:
                 ask()
             assert repr(str(tmp_path / "a.nadb")) in str(caught.value)
             assert repr(str(tmp_path / "b.nadb")) in str(caught.value)

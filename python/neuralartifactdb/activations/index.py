@@ -153,9 +153,10 @@ class LayerIndex:
     def require_source(self, n_open: int) -> Source:
         """The attached source, or the error that says how to attach one."""
         if self.source is None:
+            what = f"{n_open:,} input{'' if n_open == 1 else 's'}"
             raise NotAttachedError(
-                f"the index of {self.key} alone cannot settle {n_open:,} inputs, and nothing is attached that could "
-                f"evaluate them; call {how_to_attach(self)}"
+                f"the index of {self.key} alone cannot settle {what}, and nothing is attached that could evaluate "
+                f"{'it' if n_open == 1 else 'them'}; call {how_to_attach(self)}"
             )
         return self.source
 

@@ -217,7 +217,7 @@ class Layer(LayerFacts):
 
         Args:
             target: an int = input id; a str = key (`nadb.key(v)` for integer keys); ints = ids whose mean activation
-                is the target; floats (g,) = the vector itself.
+                is the target; floats (g,), finite, = the vector itself.
             neurons: the group, as for `highest`.
             k: how many; more than there are gives all.
             input: instead of a target, an input that is not in the dataset, as the dataset would give it.
@@ -233,7 +233,8 @@ class Layer(LayerFacts):
             Result: nearest first; equal distances by id.
 
         Raises:
-            As `highest`; KeyError for an unknown key.
+            As `highest`; KeyError for an unknown key, IndexError for an id out of range, ValueError for a target that
+                is not finite.
 
         Example:
             >>> layer.nearest(7, layer.top_neurons(7, 3), k=3)
@@ -289,9 +290,18 @@ class Layer(LayerFacts):
             condition: such as `layer[3] > 2.0` or `(layer[3] > 2) & (nadb.column("label") == 4)`.
             where: as for `highest`.
             limit: the first so many only.
-            limits: as for `highest`.
+            limits: as for `highest`; `theta` and `epsilon` are about rankings and leave a filter exact.
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
+
+        Returns:
+            Result: scores are those of `score OP threshold` where they were computed, else NaN; None for conditions
+                that are joined.
+
+        Raises:
+            TypeError: not a condition. KeyError: an unknown column. ValueError: an expression of another database, or
+                of an index that has been replaced since.
+            NotAttachedError, StaleIndexError: as `highest`.
 
         Example:
             >>> layer.filter((layer[3] > 9) & (nadb.column("label") == 4)).ids.tolist()
@@ -315,12 +325,18 @@ class Layer(LayerFacts):
 
         Args:
             expression: such as `layer[3] - 2 * layer[7]`, `layer.score([1, 2], "max") / layer[0]`.
-            k: how many.
+            k: how many; more than there are gives all.
             largest: False for the smallest values.
             where: as for `highest`.
             limits: as for `highest`.
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
+
+        Returns:
+            Result: best first; equal values by id; NULL (a division by zero, a missing attribute) last, as NaN.
+
+        Raises:
+            TypeError: no expression of a number. The rest as `filter`.
 
         Example:
             >>> layer.top_k(layer[3] - 2 * layer[7], k=2).scores.tolist()
@@ -385,7 +401,7 @@ class Layer(LayerFacts):
 
         Args:
             ids: an int or ints (n,). For several, a neuron counts with the least of its values over them.
-            k: how many; more than there are gives all.
+            k: how many neurons; more than there are gives all.
             by: "activation", or "percentile": the share of the indexed inputs whose activation certainly lies lower.
                 It is as fine as the partitions of the index: inputs in the same partition do not count.
 

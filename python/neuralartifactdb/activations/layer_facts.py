@@ -73,7 +73,7 @@ class LayerFacts:
 
     @property
     def bits(self) -> int:
-        """Bits per activation; 0 where every activation is kept."""
+        """Bits per activation, the most of any segment; 0 where every activation is kept, or none."""
         return max((segment.bits for segment in self._index.segments), default=0)
 
     @property

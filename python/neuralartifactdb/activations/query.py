@@ -132,7 +132,7 @@ def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:
         token = leaf.database_token
         if token is not None and token != view.token:
             raise InvalidValueError(
-                f"{leaf!r} belongs to the database {token}, and the query is about {view.token}; make the expression "
+                f"{leaf!r} belongs to another database, {token}; the query is about {view.token}: make the expression "
                 "from the database that is asked"
             )
         if isinstance(leaf, GroupScore):
