@@ -6,7 +6,6 @@ of section 7.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,22 @@ UNKNOWN = Shape(0, 0, 0, 4096)
 
 def case_of(kind: str, n: int = 300, seed: int = 1, shape: Shape = CODED) -> Case:
     return Case(kind, "float32", (4,), n, seed, (n // 3,), (shape,), 256, 0)
+
+
+class Clock:
+    """A clock that only evaluations move: each call takes as long as it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Any, seconds: float) -> None:
+        self.now, self.seconds = 1_000.0, seconds
+        self.calls = 0
+        self._answer = function
+        for module in ("queries", "search"):
+            monkeypatch.setattr(f"neuralartifactdb.{module}.time.perf_counter", lambda: self.now)
+
+    def __call__(self, ids: Any) -> Any:
+        self.now += self.seconds
+        self.calls += 1
+        return self._answer(ids)
 
 
 def scores_of(result: Any, scores: list[float | None]) -> tuple[list[float], list[float]]:
@@ -159,15 +174,10 @@ def test_no_time_at_all_evaluates_nothing_and_a_settled_query_is_still_exact() -
         assert b.layer.highest(0, 5, limits=nadb.Limits(timeout_s=0, max_evaluations=0)).exact
 
 
-def test_a_timeout_stops_between_batches() -> None:
-    case = case_of("gaussian", n=9_000, shape=UNKNOWN)  # more than one wave
-    with built(case) as b:
-        original = type(b.function).__call__
-        b.db._sources[b.db._view().index("layer").identity]._function = lambda ids: (
-            time.sleep(0.05),
-            original(b.function, ids),
-        )[1]
-        result = b.layer.highest([0], 5, limits=nadb.Limits(timeout_s=0.01))
+def test_a_timeout_stops_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    with built(case_of("gaussian", n=9_000, shape=UNKNOWN)) as b:  # more than one wave
+        b.db._sources[b.layer._index.identity]._function = Clock(monkeypatch, b.function.__call__, 1.0)
+        result = b.layer.highest([0], 9_000, limits=nadb.Limits(timeout_s=0.5))
         assert not result.exact
         assert 0 < len(b.function.asked) < 9_000
 
@@ -257,22 +267,6 @@ def test_bad_limits(options: dict[str, Any], error: type[Exception], words: list
 def test_limits_must_be_limits() -> None:
     with built(case_of("gaussian")) as b, pytest.raises(TypeError, match=r"nadb\.Limits.*dict"):
         b.layer.highest(0, 3, limits={"theta": 2})
-
-
-class Clock:
-    """A clock that only evaluations move: each call takes as long as it is told."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Any, seconds: float) -> None:
-        self.now, self.seconds = 1_000.0, seconds
-        self.calls = 0
-        self._answer = function
-        for module in ("queries", "search"):
-            monkeypatch.setattr(f"neuralartifactdb.{module}.time.perf_counter", lambda: self.now)
-
-    def __call__(self, ids: Any) -> Any:
-        self.now += self.seconds
-        self.calls += 1
-        return self._answer(ids)
 
 
 def test_a_time_limit_counts_the_run_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
