@@ -64,7 +64,7 @@ def distance(
     if metric == "linf":
         worst = terms[0]
         for term in terms[1:]:
-            if term > worst:
+            if term > worst or math.isnan(term):
                 worst = term
         return _defined(worst)
     total = _total(terms)

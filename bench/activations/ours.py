@@ -117,13 +117,15 @@ class Ours:
         return int((unsettled & (optimistic < kth)).sum()), int((unsettled & (optimistic == kth)).sum())
 
     def check_work(self, query: Query, answer: Answer, scores: NDArray[np.float64]) -> int:
-        """Raises if more was evaluated than `must`, one batch, ties and the target's own run; gives `must`."""
+        """Raises if more was evaluated than `must`, one batch, ties and the target's own run; gives `must`.
+
+        A scan keeps to that too: it takes whole batches of the build's shape, which `stats.unit` tells, best first.
+        """
         must, ties = self.must(query, scores)
         least = self.unit(query.layer)
         unit = least if self.last is None else max(least, self.last.stats.unit)
         target_run = least if query.kind == "nearest" else 0
-        scanned = self.last is not None and self.last.stats.scanned
-        if answer.inputs_inferred > must + ties + unit + target_run and not scanned:
+        if answer.inputs_inferred > must + ties + unit + target_run:
             asked = f"{query.kind} over {len(query.group)} neurons of {query.layer}"
             raise WrongAnswerError(
                 f"{self.name} evaluated {answer.inputs_inferred} inputs for {asked}, more than must {must} "

@@ -350,7 +350,7 @@ def value_scores(
         columns: As `rows` of `code_bounds`; each n_rows values of `dtype`.
         dtype: "float16", "bfloat16", "float32" or "float64".
         term: As in `term_tables`.
-        combine: "sum", "min" or "max".
+        combine: "sum", "min" or "max". A term that is NaN (inf * 0) makes the score NaN, wherever it stands.
         targets, weights (float64 (n_neurons,)): Or None.
         scores (float64 (n_inputs,)): Output; NaN stays NaN.
     """
@@ -695,8 +695,11 @@ class BoundedSearch:
             ValueError: An id that is not open, or an interval that does not meet the earlier one; nothing is changed.
         """
 
-    def plan(self, unit: int, max_wave: int) -> tuple[int, int]:
-        """Predicts (n_evaluations, n_waves) on a copy in which a refinement gives the middle of its interval.
+    def copy(self) -> BoundedSearch:
+        """An independent search that knows the same."""
+
+    def rehearse(self, unit: int, max_wave: int) -> _Ids:
+        """`next_wave`, and each candidate of it refined to the middle of its interval: on a copy, a prediction.
 
         An unbounded interval, or one that may be NULL, counts as its worst end.
         """

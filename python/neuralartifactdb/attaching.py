@@ -61,7 +61,7 @@ def attach_unchanged(session: Session, source: Source, keys: Mapping[str, str]) 
     state = session.directory.state()
     for key, layer in keys.items():
         entry = state.indexes[key]
-        n_indexed = sum(session.segment(ref, entry.meta["dtype"]).n for ref in entry.segments)
+        n_indexed = sum(session.segments.get(ref, entry.meta["dtype"]).n for ref in entry.segments)
         check_unchanged(source, layer, key, entry.meta, n_indexed)
         if source.n_inputs > n_indexed:
             _log.info(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.builds import index_source
 from neuralartifactdb.activations.indexes import Activations, key_prefix
-from neuralartifactdb.activations.layer import Layer, filter_inputs, top_k_inputs
+from neuralartifactdb.activations.input_queries import filter_inputs, top_k_inputs
+from neuralartifactdb.activations.layer import Layer
 from neuralartifactdb.activations.source import ArraySource, FunctionSource, Source
 from neuralartifactdb.attaching import attach, attach_unchanged, index_meta, indexed_fingerprint, keys_of_model
 from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, InvalidValueError
@@ -53,7 +54,8 @@ def open(
         path: the directory; with mode "a" it is created at the first write.
         mode: "a" to read and write, "r" to read only.
         cache_bytes: memory for blocks of index files, such as "256MiB".
-        evaluated_bytes: memory for activations that queries evaluated, which sharpen later queries; 0 keeps none.
+        evaluated_bytes: memory for activations that queries evaluated, which sharpen later queries (an eighth of it is
+            for counts of partitions, which `top_neurons(by="percentile")` makes); 0 keeps none.
         lock_timeout_s: how long a write waits for another writer, in seconds.
 
     Raises:
@@ -329,7 +331,7 @@ class Database:
             overwrite=overwrite,
             progress=progress,
             explain=explain,
-            segment=self._session.segment,
+            segment=self._session.segments.get,
         )
         if explain:
             return plan

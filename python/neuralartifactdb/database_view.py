@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.activations.candidates import Value
 from neuralartifactdb.activations.index import LayerIndex
 from neuralartifactdb.activations.targets import Key
+from neuralartifactdb.database_token import DatabaseToken
 from neuralartifactdb.errors import UnknownNameError
 from neuralartifactdb.inputs import Inputs
 from neuralartifactdb.names import unknown_name
@@ -44,7 +45,7 @@ class DatabaseView:
         #: the directory, for messages
         self.path = session.directory.path
         #: identifies the database; results of another one are refused
-        self.token = (session.directory.real_path, state.database.get("uuid"))
+        self.token = DatabaseToken(session.directory.real_path, state.database.get("uuid"))
         #: the database behind results
         self.context = _ResultDatabase(session, self.token)
 
@@ -83,7 +84,7 @@ class DatabaseView:
             if entry is None:
                 raise UnknownNameError(unknown_name("activation index", key, self._state.indexes))
             session = self._session
-            segments = [session.segment(ref, entry.meta["dtype"]) for ref in entry.segments]
+            segments = [session.segments.get(ref, entry.meta["dtype"]) for ref in entry.segments]
             source = session.sources.get(str(entry.meta["id"]))
             self._indexes[key] = LayerIndex(key, entry.meta, segments, source, session.evaluated, session.tolerances)
         return self._indexes[key]

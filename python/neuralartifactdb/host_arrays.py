@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralartifactdb.errors import InvalidValueError
+
 __all__ = ["holds_integers", "host_array", "is_tensor"]
 
 
@@ -30,15 +32,25 @@ def holds_integers(array: NDArray[Any]) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) for value in array.ravel())
 
 
-def host_array(values: Any) -> NDArray[Any]:
+def host_array(values: Any, name: str = "an array") -> NDArray[Any]:
     """Values as a NumPy array: a tensor is detached and copied from its device; bfloat16 becomes float32 (exact).
+
+    Args:
+        values: what the user gave.
+        name: of the argument, for messages.
 
     Example:
         >>> host_array([1, 2]).tolist()
         [1, 2]
+
+    Raises:
+        InvalidValueError: lists of unequal lengths.
     """
     if not is_tensor(values):
-        return np.asarray(values)
+        try:
+            return np.asarray(values)
+        except ValueError as error:
+            raise InvalidValueError(f"{name} must have rows of one length, got {values!r:.80}: {error}") from error
     tensor = values.detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":
         tensor = tensor.float()

@@ -6,8 +6,8 @@ Options of queries grow here and not in parameter lists (design section 3, "thet
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
@@ -24,12 +24,13 @@ class Limits:
 
     Attributes:
         theta: at least 1. Nearest: every returned distance is at most theta times any distance not returned; highest:
-            the same for scores, if all lower bounds are at least 0. 1.0 is exact.
+            the same for scores, if all lower bounds are at least 0. 1.0 is exact. Filters are exact whatever it is.
         epsilon: at least 0, in units of the score: no score that was not returned is better than a returned one by
-            more.
+            more. Filters are exact whatever it is.
         max_evaluations: at most so many inputs are inferred (or masks read), rounded up to one batch; None for no
             limit.
-        timeout_s: no new batch is started after so many seconds; None for no limit.
+        timeout_s: no new batch is started once so many seconds have passed since the call; None for no limit. A batch
+            that runs is not interrupted, and a target that the index does not know is run all the same.
 
     Raises:
         DtypeError: a value is not a number (or, for max_evaluations, not an integer).
@@ -47,13 +48,12 @@ class Limits:
         )
         object.__setattr__(self, "epsilon", _number("epsilon", self.epsilon, least=0.0, fix="0.0 is exact"))
         if self.max_evaluations is not None:
-            if isinstance(self.max_evaluations, bool):
-                raise DtypeError(f"max_evaluations must be an integer or None, got {self.max_evaluations!r} (bool)")
-            try:
-                count = operator.index(self.max_evaluations)
-            except TypeError:
-                got = f"{self.max_evaluations!r} ({type(self.max_evaluations).__name__})"
-                raise DtypeError(f"max_evaluations must be an integer or None, got {got}") from None
+            count = self.max_evaluations
+            if isinstance(count, bool) or not isinstance(count, Integral):
+                raise DtypeError(
+                    f"max_evaluations must be an integer, got {count!r} ({type(count).__name__}); None means no limit"
+                )
+            count = int(count)
             if count < 0:
                 raise InvalidValueError(f"max_evaluations must be at least 0, got {count}; None means no limit")
             object.__setattr__(self, "max_evaluations", count)
@@ -69,12 +69,9 @@ class Limits:
 
 
 def _number(name: str, value: Any, *, least: float, fix: str) -> float:
-    if isinstance(value, bool | str):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise DtypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}); {fix}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise DtypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}); {fix}") from None
+    number = float(value)
     if not math.isfinite(number) or number < least:
         raise InvalidValueError(f"{name} must be finite and at least {least:g}, got {number!r}; {fix}")
     return number

@@ -6,8 +6,9 @@ query has).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from neuralartifactdb.limits import Limits
 from neuralartifactdb.results import Result, ResultContext, Verification
 from neuralartifactdb.search import Progress
 
-__all__ = ["Options", "Query", "QueryContext", "checked_k", "shown"]
+__all__ = ["Options", "Query", "QueryContext", "checked_flag", "checked_k", "shown"]
 
 
 class QueryContext(ResultContext, Protocol):
@@ -46,15 +47,19 @@ class Query:
 
 @dataclass(frozen=True)
 class Options:
-    """How it is asked: the keyword arguments that every query has."""
+    """How it is asked: the keyword arguments that every query has. Made first of all: the call begins here."""
 
     where: Any = None
     limits: Limits | None = None
     on_progress: Callable[[Progress], object] | None = None
     explain: bool = False
+    #: `time.perf_counter()` at the call
+    began: float = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "began", time.perf_counter())
         checked_limits(self.limits)
+        checked_flag(self.explain, "explain")
         if self.on_progress is not None and not callable(self.on_progress):
             raise DtypeError(
                 f"on_progress must be a function of a nadb.Progress, got {self.on_progress!r} "
@@ -69,6 +74,13 @@ def checked_k(k: Any, name: str = "k") -> int:
     if k < 1:
         raise InvalidValueError(f"{name} must be at least 1, got {k}")
     return int(k)
+
+
+def checked_flag(value: Any, name: str) -> bool:
+    """A bool: text such as "no" would be true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise DtypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
 
 
 def checked_limits(limits: Any) -> None:

@@ -98,8 +98,10 @@ class Plan:
         expected_evaluations: inputs to infer (or masks to read).
         expected_batches: in so many batches.
         expected_bytes: to read from storage, beyond what is in memory already.
-        expected_seconds: in all; None where what evaluates has not been timed (arrays, functions).
+        expected_seconds: of evaluating them, in the batch shapes that the query would run; None where what evaluates
+            has not been timed (arrays, functions) or is not attached.
         scan: True if one pass over everything is expected to be cheaper.
+        exact_storage: True if the index keeps every activation that is asked for, so that no model is needed.
         query: the call.
         advice: what would make it cheaper, such as more bits or `theta`.
     """
@@ -112,6 +114,7 @@ class Plan:
     expected_bytes: int = 0
     expected_seconds: float | None = None
     scan: bool = False
+    exact_storage: bool = False
     query: str = ""
     advice: tuple[str, ...] = ()
 
@@ -127,14 +130,23 @@ class Plan:
         verb = "infer" if self.kind == "activations" else "read"
         share = f" ({self.expected_evaluations / self.candidates:.2%})" if self.candidates else ""
         batches = f" in {self.expected_batches:,} batch{'' if self.expected_batches == 1 else 'es'}"
+        work = f"about {self.expected_evaluations:,} of {self.candidates:,} {what}{share}{batches}"
+        if self.exact_storage:
+            work = f"none of {self.candidates:,} {what}: every activation is kept, and no model is needed"
         lines = [
             f"candidates  {self.candidates:,} {what}, {self.settled:,} settled by their bounds",
-            f"{verb:<10}  about {self.expected_evaluations:,} of {self.candidates:,} {what}{share}{batches}"
-            + (", all in one pass, which is cheaper here" if self.scan else ""),
+            f"{verb:<10}  {work}" + (", all in one pass, which is cheaper here" if self.scan else ""),
             f"storage     about {format_bytes(self.expected_bytes)} to read",
-            f"time        {_about(self.expected_seconds)}",
+            f"time        {self._time()}",
         ]
         return "\n".join(lines + [f"advice      {advice}" for advice in self.advice])
+
+    def _time(self) -> str:
+        if not self.expected_evaluations:
+            return "that of the bounds: nothing to evaluate"
+        if self.expected_seconds is None:
+            return "not known: what evaluates has not been timed, or is not attached"
+        return f"about {format_seconds(self.expected_seconds)}"
 
     def describe(self) -> str:
         """`text` under the call."""
@@ -142,10 +154,6 @@ class Plan:
 
     def __repr__(self) -> str:
         return self.describe()
-
-
-def _about(seconds: float | None) -> str:
-    return "not known: what evaluates has not been timed" if seconds is None else f"about {format_seconds(seconds)}"
 
 
 def format_seconds(seconds: float) -> str:

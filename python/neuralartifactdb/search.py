@@ -8,7 +8,7 @@ design section 3.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -47,8 +47,8 @@ class Candidates(Protocol):
         """Tighter intervals, exact where lower == upper."""
         ...
 
-    def seconds(self, n: int, *, sequential: bool) -> float | None:
-        """Predicted cost of evaluating `n` candidates, by waves or in one sequential pass; None where nobody knows."""
+    def seconds(self, waves: Sequence[int]) -> float | None:
+        """Predicted cost of evaluating waves of so many candidates; None where nobody knows."""
         ...
 
 
@@ -85,7 +85,7 @@ class Progress:
     Attributes:
         evaluated: candidates evaluated so far.
         undecided: candidates that may still have to be.
-        seconds: since the query began.
+        seconds: since the call.
         ids: int64, the best exact candidates so far.
         scores: float64, their scores.
         guarantee: what holds for them now.
@@ -130,6 +130,7 @@ def bounded_search(
     is_filter: bool = False,
     limits: Limits | None = None,
     already_evaluated: int = 0,
+    began: float | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     predict_only: bool = False,
 ) -> Outcome | Prediction:
@@ -142,11 +143,13 @@ def bounded_search(
         is_filter: whether scores are truth values, of which only 1 is wanted.
         limits: where to stop early.
         already_evaluated: evaluations made on the way here, which `limits` count too.
+        began: `time.perf_counter()` at the user's call, from which a time limit counts; now, unless given.
         on_progress: called after a wave, at most ten times a second.
         predict_only: evaluate nothing, predict instead.
     """
     limits = limits or Limits()
-    began = time.perf_counter()
+    began_bounds = time.perf_counter()
+    began = began_bounds if began is None else began
     stats = SearchStats()
     theta_on: Literal["none", "distance", "score"] = (
         "none" if is_filter or limits.theta == 1.0 else "score" if largest else "distance"
@@ -161,7 +164,7 @@ def bounded_search(
     )
     for ids, intervals in candidates.blocks(lambda: search.threshold):
         search.offer(ids, intervals.lower, intervals.upper, intervals.may_be_null)
-    stats.seconds["bounds"] = time.perf_counter() - began
+    stats.seconds["bounds"] = time.perf_counter() - began_bounds
     stats.candidates = search.candidate_count
     if predict_only:
         return _predict(search, candidates, stats)
@@ -170,8 +173,12 @@ def bounded_search(
     allowed = None if limits.max_evaluations is None else max(0, limits.max_evaluations - already_evaluated)
     last_shown = began
     cut = ""
-    waves = _scan(search, candidates, stats) if stats.scanned else _waves(search, candidates, stats)
-    for ids in waves:
+    if stats.scanned:  # best first too: it still stops when it may
+        waves = _waves(search.next_wave, lambda _: candidates.max_wave, candidates.max_wave)
+    else:
+        waves = _waves(search.next_wave, candidates.unit_after, candidates.max_wave)
+    for unit, ids in waves:
+        stats.unit = max(stats.unit, unit)
         if allowed is not None and stats.evaluated + len(ids) > allowed:
             room = -(-(allowed - stats.evaluated) // candidates.unit) * candidates.unit
             if room <= 0:
@@ -207,37 +214,39 @@ def bounded_search(
     return Outcome(ids, scores, exact, guarantee, stats)
 
 
-def _waves(search: _core.BoundedSearch, candidates: Candidates, stats: SearchStats) -> Iterator[Ids]:
+def _waves(
+    hand_out: Callable[[int, int], Ids], unit_after: Callable[[int], int], max_wave: int
+) -> Iterator[tuple[int, Ids]]:
+    """What is evaluated together, with its evaluation shape, until nothing more is handed out.
+
+    Args:
+        hand_out: of a search, the next candidates in multiples of a unit, at most so many; or of its rehearsal.
+        unit_after: the evaluation shape once there were so many evaluations.
+        max_wave: about the most at once.
+    """
+    evaluated = 0
     while True:
-        unit = candidates.unit_after(stats.evaluated)
-        ids = search.next_wave(unit, -(-candidates.max_wave // unit) * unit)
+        unit = unit_after(evaluated)
+        ids = hand_out(unit, -(-max_wave // unit) * unit)
         if not len(ids):
             return
-        stats.unit = max(stats.unit, unit)
-        yield ids
-
-
-def _scan(search: _core.BoundedSearch, candidates: Candidates, stats: SearchStats) -> Iterator[Ids]:
-    """Whole batches of the build's shape, as one pass would run them, but best first: it still stops when it may."""
-    stats.unit = candidates.max_wave
-    while len(ids := search.next_wave(candidates.max_wave, candidates.max_wave)):
-        yield ids
+        yield unit, ids
+        evaluated += len(ids)
 
 
 def _predict(search: _core.BoundedSearch, candidates: Candidates, stats: SearchStats) -> Prediction:
     """Evaluations by waves as if every score stood in the middle of its interval, or one pass over everything open."""
-    n_open = search.open_count
-    evaluations, waves = search.plan(candidates.unit, candidates.max_wave) if n_open else (0, 0)
-    by_waves = candidates.seconds(evaluations, sequential=False)
-    by_scan = candidates.seconds(n_open, sequential=True)
+    n_open, most = search.open_count, candidates.max_wave
+    rehearsal = search.copy()
+    waves = [len(ids) for _, ids in _waves(rehearsal.rehearse, candidates.unit_after, most)] if n_open else []
+    seconds = candidates.seconds(waves)
     scan = False
-    if by_scan is not None and by_waves is not None:
-        scan = n_open > candidates.max_wave and by_scan < by_waves  # fewer come in waves, no more than needed
-        if scan:
-            waves = -(-n_open // candidates.max_wave)
-    settled = stats.candidates - n_open
-    seconds = by_scan if scan else by_waves
-    return Prediction(stats.candidates, settled, n_open if scan else evaluations, waves, scan, seconds)
+    if n_open > most and seconds is not None:  # fewer come in waves, no more than needed
+        whole = [most] * (n_open // most) + [n_open % most] * (n_open % most > 0)
+        by_scan = candidates.seconds(whole)
+        if by_scan is not None and by_scan < seconds:
+            waves, seconds, scan = whole, by_scan, True
+    return Prediction(stats.candidates, stats.candidates - n_open, sum(waves), len(waves), scan, seconds)
 
 
 def _best(search: _core.BoundedSearch) -> tuple[Ids, NDArray[np.float64]]:

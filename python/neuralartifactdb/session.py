@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.activations.evaluated import EvaluatedCache
-from neuralartifactdb.activations.segment import ActivationSegment
+from neuralartifactdb.activations.open_segments import OpenSegments
 from neuralartifactdb.activations.source import Source
 from neuralartifactdb.database_view import DatabaseView
 from neuralartifactdb.errors import UnknownNameError
@@ -43,14 +43,17 @@ class Session:
     def __init__(self, directory: DatabaseDirectory, evaluated_bytes: int) -> None:
         self.directory = directory
         #: activations that queries evaluated, by identity of their index
-        self.evaluated = EvaluatedCache(evaluated_bytes)
+        counts_bytes = evaluated_bytes // 8
+        self.evaluated = EvaluatedCache(evaluated_bytes - counts_bytes)
+        #: segments of activation indexes
+        self.segments = OpenSegments(directory.reader, counts_bytes)
         #: what is attached, by identity of the index
         self.sources: dict[str, Source] = {}
         #: shares of the neurons' ranges by which a source may deviate, by identity of the index
         self.tolerances: dict[str, NDArray[np.float64]] = {}
         #: shows an input; see `Database.set_render`
         self.render: Callable[[int], object] | None = None
-        self._segments: dict[SegmentRef, ActivationSegment] = {}
+        self._followed: State | None = None
         self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
         self._filler: IndexFiller | None = None
         self._mask_segments: dict[SegmentRef, MaskSegment] = {}
@@ -59,7 +62,30 @@ class Session:
 
     def at(self, state: State | None = None) -> DatabaseView:
         """The database at a version; the newest by default."""
-        return DatabaseView(self, self.directory.state() if state is None else state)
+        return DatabaseView(self, self._follow() if state is None else state)
+
+    def _follow(self) -> State:
+        """The newest state. What an older one had and it has not is let go of: nothing grows with versions."""
+        state, before = self.directory.state(), self._followed
+        if before is not None and before.number >= state.number and before.database == state.database:
+            return state
+        self._followed = state
+        refs = {ref for entry in state.indexes.values() for ref in entry.segments}
+        self.segments.keep(refs)
+        if before is not None:
+            of_masks = {ref for entry in before.masks.values() for ref in entry.segments}
+            of_masks -= {ref for entry in state.masks.values() for ref in entry.segments}
+            with self._mask_mutex.lock:
+                for ref in of_masks:
+                    self._mask_segments.pop(ref, None)
+                for name in self._mask_views.keys() - state.masks.keys():
+                    del self._mask_views[name]
+            gone = {ref for entry in before.indexes.values() for ref in entry.segments} - refs
+            self.directory.forget(gone | of_masks)
+            live = {str(entry.meta["id"]) for entry in state.indexes.values()}
+            for identity in {str(entry.meta["id"]) for entry in before.indexes.values()} - live:
+                self.forget(identity)
+        return state
 
     # ---- versions --------------------------------------------------------------------------------------------------
 
@@ -95,13 +121,6 @@ class Session:
                 held = self._mask_views[name] = (entry, view)
             return held[1]
 
-    def segment(self, ref: SegmentRef, dtype: str) -> ActivationSegment:
-        """A segment of an index, opened once."""
-        segment = self._segments.get(ref)
-        if segment is None:
-            segment = self._segments[ref] = ActivationSegment(self.directory.reader(ref), dtype)
-        return segment
-
     @property
     def index_filler(self) -> IndexFiller:
         """Keeps index rows that queries over masks compute."""
@@ -119,13 +138,17 @@ class Session:
         before = self.sources.get(identity)
         self._forget_values(identity)
         self.sources[identity] = source
-        if before is not None and all(before is not held for held in self.sources.values()):
-            _close(before)
+        self._close_idle(before)
 
     def forget(self, identity: str) -> None:
-        """Drop what is attached, remembered and tolerated of an index."""
-        self.sources.pop(identity, None)
+        """Drop what is attached, remembered and tolerated of an index; what was attached is closed if idle."""
+        before = self.sources.pop(identity, None)
         self._forget_values(identity)
+        self._close_idle(before)
+
+    def _close_idle(self, source: Source | None) -> None:
+        if source is not None and all(source is not held for held in self.sources.values()):
+            _close(source)
 
     def _forget_values(self, identity: str) -> None:
         self.evaluated.forget(identity)
@@ -139,7 +162,7 @@ class Session:
             _close(source)
         self.sources.clear()
         self.evaluated.forget()
-        self._segments.clear()
+        self.segments.clear()
         self._mask_views.clear()
         self._mask_segments.clear()
         self.directory.close()

@@ -113,7 +113,7 @@ def ids_where(where: Any, domain: Domain, argument: str = "where") -> Ids | None
             )
         admitted: Ids = ids[flags]
         return admitted
-    array = host_array(where)
+    array = host_array(where, "`where`")
     if array.dtype == np.bool_:
         if array.shape != (domain.n_live,):
             raise InvalidValueError(

@@ -44,6 +44,10 @@ GROUPS: dict[str, Bad] = {
     "text": (lambda la, _: la.highest("conv1"), TypeError, ["str"]),
     "a bool": (lambda la, _: la.highest([True]), TypeError, ["True"]),
     "a matrix": (lambda la, _: la.highest(np.zeros((2, 5), int)), ValueError, ["(g, 2)", "(2, 5)"]),
+    "beyond int64": (lambda la, _: la.highest(np.array([2**63 + 1], np.uint64)), IndexError, [str(2**63 + 1)]),
+    "a slice of text": (lambda la, _: la.highest(slice("a", "b")), TypeError, ["slice", "'a'"]),
+    "a slice that stands still": (lambda la, _: la.highest(slice(0, 4, 0)), TypeError, ["step other than 0"]),
+    "a set": (lambda la, _: la.highest({1, 2}), TypeError, ["list", "{1, 2} (set)"]),
     "a group in brackets": (lambda la, _: la[[0, 1]], TypeError, ["group of 2", "score"]),
 }
 NUMBERS: dict[str, Bad] = {
@@ -55,10 +59,21 @@ NUMBERS: dict[str, Bad] = {
     "k of top_k": (lambda la, _: la.top_k(la[0], 0), ValueError, ["k", "0"]),
     "on_progress is no function": (lambda la, _: la.nearest(0, on_progress=3), TypeError, ["on_progress", "3 (int)"]),
     "limits are none": (lambda la, _: la.nearest(0, limits=3), TypeError, ["nadb.Limits", "int"]),
+    "largest is text": (
+        lambda la, _: la.highest(0, largest="no"),
+        TypeError,
+        ["largest", "True or False", "'no' (str)"],
+    ),
+    "largest is None": (lambda la, _: la.top_k(la[0], largest=None), TypeError, ["largest", "None"]),
+    "include_target": (lambda la, _: la.nearest(0, include_target=0), TypeError, ["include_target", "0 (int)"]),
+    "explain": (lambda la, _: la.highest(0, explain="yes"), TypeError, ["explain", "'yes'"]),
     "k of top_neurons": (lambda la, _: la.top_neurons(0, 0), ValueError, ["k", "0"]),
 }
 SCORES: dict[str, Bad] = {
     "unknown score": (lambda la, _: la.highest(0, score="median"), ValueError, ["'sum'", "'l2'", "'median'"]),
+    "scores": (lambda la, _: la.highest(0, score=np.array(["sum", "max"])), ValueError, ["'sum'", "array"]),
+    "weights of unequal lengths": (lambda la, _: la.highest([0, 1], weights=[[1], [1, 2]]), ValueError, ["weights"]),
+    "one weight": (lambda la, _: la.highest([0, 1], weights=2), ValueError, ["(2,)", "got ()"]),
     "unknown metric": (lambda la, _: la.nearest(0, 0, metric="hamming"), ValueError, ["'cosine'", "'hamming'"]),
     "unknown by": (lambda la, _: la.top_neurons(0, by="rank"), ValueError, ["'percentile'", "'rank'"]),
     "weights with max": (lambda la, _: la.highest([0, 1], score="max", weights=[1, 2]), ValueError, ["sum", "'max'"]),
@@ -85,6 +100,15 @@ TARGETS: dict[str, Bad] = {
     "a matrix": (lambda la, _: la.nearest([[1, 2]]), TypeError, ["(1, 2)"]),
     "an unknown key": (lambda la, _: la.nearest("n39x"), KeyError, ["'n39x'", "'name'", "'n39'"]),
     "a key of another type": (lambda la, _: la.nearest(nadb.key(3)), KeyError, ["3", "type str"]),
+    "an id beyond int64": (lambda la, _: la.nearest(2**70), IndexError, ["[0, 40)", str(2**70)]),
+    "ids beyond int64": (lambda la, _: la.nearest(np.array([2**63 + 1], np.uint64)), IndexError, [str(2**63 + 1)]),
+    "rows of unequal lengths": (lambda la, _: la.nearest([[1], [1, 2]]), ValueError, ["a target", "one length"]),
+    "nothing": (lambda la, _: la.nearest([]), ValueError, ["target", "at least one", "empty"]),
+    "a new input without a model": (
+        lambda la, _: la.nearest(input=np.zeros(6)),
+        nadb.NotAttachedError,
+        ["a function is attached", "float vector of length 6"],
+    ),
     "no key at all": (lambda la, _: nadb.key(1.5), TypeError, ["1.5", "int or a str"]),
 }
 IDS: dict[str, Bad] = {
@@ -92,6 +116,8 @@ IDS: dict[str, Bad] = {
     "negative": (lambda la, _: la.values(-1), IndexError, ["-1"]),
     "none": (lambda la, _: la.values([]), ValueError, ["at least one"]),
     "floats": (lambda la, _: la.values([0.5]), TypeError, ["ints"]),
+    "beyond int64": (lambda la, _: la.values(2**70), IndexError, ["[0, 40)", str(2**70)]),
+    "of unequal lengths": (lambda la, _: la.values([[1], [1, 2]]), ValueError, ["ids", "one length"]),
     "top_neurons out of range": (lambda la, _: la.top_neurons(40), IndexError, ["40"]),
 }
 EXPRESSIONS: dict[str, Bad] = {
@@ -152,6 +178,56 @@ BUILDS: dict[str, tuple[Callable[[nadb.Database], Any], type[Exception], list[st
         ValueError,
         ["got '0.2'", "storage=0.2"],
     ),
+    "storage in capitals": (
+        lambda db: db.index_arrays("a", np.zeros((5, 2)), storage="AUTO"),
+        ValueError,
+        ["'all'", "(0, 1]", "got 'AUTO'", "did you mean 'auto'?"],
+    ),
+    "storage in words": (
+        lambda db: db.index_arrays("a", np.zeros((5, 2)), storage="abc"),
+        ValueError,
+        ["'auto', 'all'", "(0, 1]", "'2GB'", "got 'abc'"],
+    ),
+    "infinite storage": (
+        lambda db: db.index_arrays("a", np.zeros((5, 2)), storage=float("inf")),
+        ValueError,
+        ["finite", "inf"],
+    ),
+    "so few bytes that nothing is kept": (
+        lambda db: db.index_arrays("a", np.random.default_rng(0).normal(size=(500, 8)), storage=10),
+        ValueError,
+        ["storage=10 keeps nothing", "500 inputs", "8 neurons", "KiB", "storage=0.2"],
+    ),
+    "a shape that is text": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 3)), 5, "3", fingerprint="1"),
+        TypeError,
+        ["shape", "tuple of ints", "'3' (str)"],
+    ),
+    "a shape with half an axis": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 2)), 5, (2.5,), fingerprint="1"),
+        TypeError,
+        ["shape", "(2.5,)"],
+    ),
+    "a shape that is missing": (
+        lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 2)), 5, None, fingerprint="1"),
+        TypeError,
+        ["shape", "None"],
+    ),
+    "a function without return": (
+        lambda db: db.index_function("a", lambda ids: None, 5, 2, fingerprint="1"),
+        TypeError,
+        ["evaluate(1 ids)", "(1, 2)", "got None", "return"],
+    ),
+    "a function of dicts": (
+        lambda db: db.index_function("a", lambda ids: {"x": 1}, 5, 2, fingerprint="1"),
+        TypeError,
+        ["evaluate(1 ids)", "(1, 2)", "got dict"],
+    ),
+    "a function of ragged lists": (
+        lambda db: db.index_function("a", lambda ids: [[1, 2], [3]], 5, 2, fingerprint="1"),
+        TypeError,
+        ["evaluate(1 ids)", "got list"],
+    ),
     "integers that no float holds": (
         lambda db: db.index_arrays("a", np.full((5, 2), 2**53 + 1)),
         ValueError,
@@ -193,7 +269,7 @@ BUILDS: dict[str, tuple[Callable[[nadb.Database], Any], type[Exception], list[st
     "a float number of inputs": (
         lambda db: db.index_function("a", lambda ids: np.zeros((len(ids), 2)), 5.0, 2, fingerprint="1"),
         TypeError,
-        ["n_inputs", "float"],
+        ["n_inputs", "5.0 (float)"],
     ),
     "a memory limit in words": (
         lambda db: db.index_arrays("a", np.zeros((5, 2)), memory_limit="much"),
@@ -229,3 +305,40 @@ def test_a_dtype_that_changes_between_calls_is_stale(db_path: Any) -> None:
 
     with nadb.open(db_path) as db, pytest.raises(nadb.StaleIndexError, match=r"float64.*float32"):
         db.index_function("a", evaluate, 5, 2, fingerprint="1")
+
+
+def test_an_expression_of_another_database_names_both(tmp_path: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 4))
+    with nadb.open(tmp_path / "a.nadb") as one, nadb.open(tmp_path / "b.nadb") as two:
+        mine, theirs = one.index_arrays("x", rows), two.index_arrays("x", rows)
+        asked: list[Callable[[], Any]] = [
+            lambda: one.top_k(theirs[3]),
+            lambda: mine.filter(theirs[3] > 0),
+            lambda: one.top_k(mine[0] - theirs[1]),
+        ]
+        for ask in asked:
+            with pytest.raises(ValueError, match=r"one database|belongs to another database") as caught:
+                ask()
+            assert repr(str(tmp_path / "a.nadb")) in str(caught.value)
+            assert repr(str(tmp_path / "b.nadb")) in str(caught.value)
+            assert "uuid" not in str(caught.value)
+            assert "', '" not in str(caught.value)  # no tuples
+
+
+def test_numbers_of_numpy_are_storage(db_path: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 8))
+    with nadb.open(db_path) as db:
+        for given, plain in ((np.float32(0.25), 0.25), (np.int64(9_000), 9_000)):
+            plan = db.index_arrays("a", rows, storage=given, explain=True)
+            assert str(plan) == str(db.index_arrays("a", rows, storage=plain, explain=True))
+
+
+def test_a_share_that_keeps_nothing_is_said_in_the_plan_and_by_the_layer(db_path: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 8))
+    with nadb.open(db_path) as db:
+        plan = str(db.index_arrays("a", rows, storage=1e-6, explain=True))
+        assert "nothing: one bit per activation takes" in plan
+        assert "every query will evaluate all inputs" in plan
+        layer = db.index_arrays("a", rows, storage=1e-6)
+        assert "keeps nothing" in repr(layer)
+        assert layer.highest(0, 3).stats.inputs_inferred == 500

@@ -4,6 +4,7 @@ one weight only; and that nothing unchecked is remembered (docs/ARCHITECTURE.md,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,7 +188,8 @@ def test_a_scan_says_in_what_shape(tmp_path: Path) -> None:
         for n in (0, 100, 1_000):
             assert candidates.unit_after(n) == source.unit_after(n)
         assert source.unit_after(10**6) >= source.unit_after(0) == source.unit
-        with mock.patch.object(InputCandidates, "seconds", lambda self, n, *, sequential: 0.0 if sequential else 1.0):
+        costs = itertools.cycle([1.0, 0.0])  # of the waves, and of one pass
+        with mock.patch.object(InputCandidates, "seconds", side_effect=costs):
             plan = layer.highest(None, k=1_999, explain=True)
             result = layer.highest(None, k=1_999)
         assert plan.scan == result.stats.scanned is True

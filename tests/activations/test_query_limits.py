@@ -6,7 +6,6 @@ of section 7.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,22 @@ UNKNOWN = Shape(0, 0, 0, 4096)
 
 def case_of(kind: str, n: int = 300, seed: int = 1, shape: Shape = CODED) -> Case:
     return Case(kind, "float32", (4,), n, seed, (n // 3,), (shape,), 256, 0)
+
+
+class Clock:
+    """A clock that only evaluations move: each call takes as long as it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Any, seconds: float) -> None:
+        self.now, self.seconds = 1_000.0, seconds
+        self.calls = 0
+        self._answer = function
+        for module in ("queries", "search"):
+            monkeypatch.setattr(f"neuralartifactdb.{module}.time.perf_counter", lambda: self.now)
+
+    def __call__(self, ids: Any) -> Any:
+        self.now += self.seconds
+        self.calls += 1
+        return self._answer(ids)
 
 
 def scores_of(result: Any, scores: list[float | None]) -> tuple[list[float], list[float]]:
@@ -159,15 +174,10 @@ def test_no_time_at_all_evaluates_nothing_and_a_settled_query_is_still_exact() -
         assert b.layer.highest(0, 5, limits=nadb.Limits(timeout_s=0, max_evaluations=0)).exact
 
 
-def test_a_timeout_stops_between_batches() -> None:
-    case = case_of("gaussian", n=9_000, shape=UNKNOWN)  # more than one wave
-    with built(case) as b:
-        original = type(b.function).__call__
-        b.db._session.sources[b.db._session.at().index("layer").identity]._function = lambda ids: (
-            time.sleep(0.05),
-            original(b.function, ids),
-        )[1]
-        result = b.layer.highest([0], 5, limits=nadb.Limits(timeout_s=0.01))
+def test_a_timeout_stops_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    with built(case_of("gaussian", n=9_000, shape=UNKNOWN)) as b:  # more than one wave
+        b.db._session.sources[b.layer._index.identity]._function = Clock(monkeypatch, b.function.__call__, 1.0)
+        result = b.layer.highest([0], 9_000, limits=nadb.Limits(timeout_s=0.5))
         assert not result.exact
         assert 0 < len(b.function.asked) < 9_000
 
@@ -257,3 +267,58 @@ def test_bad_limits(options: dict[str, Any], error: type[Exception], words: list
 def test_limits_must_be_limits() -> None:
     with built(case_of("gaussian")) as b, pytest.raises(TypeError, match=r"nadb\.Limits.*dict"):
         b.layer.highest(0, 3, limits={"theta": 2})
+
+
+def test_a_time_limit_counts_the_run_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = case_of("gaussian", n=9_000, shape=UNKNOWN)
+    with built(case) as b:
+        clock = Clock(monkeypatch, b.function.__call__, 1.0)
+        b.db._session.sources[b.layer._index.identity]._function = clock
+        for limit, calls in ((0.5, 1), (1.0, 1), (1.5, 2), (2.0, 2), (2.5, 3), (100.0, 4)):
+            clock.calls = 0
+            result = b.layer.nearest(5, None, 9_000, limits=nadb.Limits(timeout_s=limit))
+            assert clock.calls == calls  # the target, then waves of 4,096
+            assert result.exact == (limit == 100.0)
+            assert result.exact or f"timeout_s={limit:g}" in result.guarantee
+            assert result.stats.seconds["total"] == calls
+            b.db._evaluated.forget()
+
+
+def test_a_time_limit_is_one_for_all_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that deviates widens the tolerance and starts the search again, and not the time."""
+    case = case_of("gaussian", n=300, shape=CODED)
+    for limit, exact in ((1.5, False), (100.0, True)):
+        with built(case) as b, monkeypatch.context() as patch:
+            clock = Clock(patch, lambda ids, b=b: b.function(ids) * np.float32(1 + 1e-5), 1.0)
+            b.db._session.sources[b.layer._index.identity]._function = clock
+            restarts = []
+            patch.setattr("neuralartifactdb.activations.query._log.warning", lambda *_, r=restarts: r.append(1))
+            result = b.layer.highest(None, 10, limits=nadb.Limits(timeout_s=limit))
+            assert restarts
+            assert result.tolerance > 0
+            assert result.exact == exact
+            assert exact or "timeout_s=1.5" in result.guarantee
+            assert exact or clock.calls == 2  # begun at 0 and 1 s
+
+
+def test_a_plan_of_kept_activations_needs_no_model() -> None:
+    with built(case_of("gaussian", shape=Shape(None, 0, 16, 4096))) as b:
+        plan = b.layer.highest([0, 1], 5, explain=True)
+        assert plan.exact_storage
+        assert plan.expected_evaluations == 0
+        assert "every activation is kept, and no model is needed" in plan.text
+    with built(case_of("gaussian")) as b:
+        plan = b.layer.highest([0, 1], 5, explain=True)
+        assert not plan.exact_storage
+        assert "model" not in plan.text
+
+
+def test_a_plan_without_anything_attached_says_what_is_missing(tmp_path: Any) -> None:
+    rows = np.random.default_rng(3).normal(size=(2_000, 8)).astype(np.float32)
+    with nadb.open(tmp_path / "a.nadb") as db:
+        db.index_arrays("x", rows, storage=0.2)
+    with nadb.open(tmp_path / "a.nadb", "r") as db:
+        plan = db.activations["x"].highest([0, 1], 5, explain=True)
+        assert plan.expected_evaluations > 0
+        assert plan.expected_seconds is None
+        assert any("db.attach_array('x', array)" in advice for advice in plan.advice)

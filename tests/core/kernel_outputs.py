@@ -67,6 +67,21 @@ def value_scores() -> Iterator[Array]:
                 yield scores
 
 
+def undefined_scores() -> Iterator[Array]:
+    """0 * inf at every place of a group."""
+    rng = np.random.default_rng(7)
+    for how in ("sum", "min", "max"):
+        for n in LENGTHS[1:]:
+            columns = [np.where(rng.random(n) < 0.3, 1e308, rng.standard_normal(n)).tobytes() for _ in range(3)]
+            weights = np.roll([0.0, 1.0, 2.0], n)
+            out = np.empty(n)
+            _core.value_bounds(
+                columns, 3, n, n, "float64", "abs_diff", how, np.full(3, -1e308), weights, None, out, None
+            )
+            yield np.isnan(out)
+            yield out[~np.isnan(out)]
+
+
 def encoders() -> Iterator[Array]:
     rng = np.random.default_rng(4)
     for dtype in (np.float32, np.float64):
@@ -117,7 +132,15 @@ def cells() -> Iterator[Array]:
                     yield np.stack([lower, upper])
 
 
-PARTS: list[Callable[[], Iterator[Array]]] = [codes, code_bounds, value_scores, encoders, pixels, cells]
+PARTS: list[Callable[[], Iterator[Array]]] = [
+    codes,
+    code_bounds,
+    value_scores,
+    undefined_scores,
+    encoders,
+    pixels,
+    cells,
+]
 
 
 def main() -> None:

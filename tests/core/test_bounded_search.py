@@ -206,30 +206,37 @@ def test_filter_with_limit_stops_at_its_last_row(truths: list[Truth], limit: int
     assert len(run.refined) <= len(before) + unit
 
 
+def rehearsed(search: Any, unit: int, max_wave: int) -> tuple[int, int]:
+    """Evaluations and waves of a rehearsal to the end."""
+    copy = search.copy()
+    waves = list(iter(lambda: len(copy.rehearse(unit, max_wave)), 0))
+    return sum(waves), len(waves)
+
+
 @given(truths=candidates(), k=st.integers(1, 12), largest=st.booleans(), unit=st.integers(1, 5))
 @settings(max_examples=200, deadline=None)
-def test_plan_changes_nothing(truths: list[Truth], k: int, largest: bool, unit: int) -> None:
+def test_a_rehearsal_on_a_copy_changes_nothing(truths: list[Truth], k: int, largest: bool, unit: int) -> None:
     search = _core.BoundedSearch(k, largest=largest)
     search.offer(*block(truths, [0] * len(truths)))
-    n_evaluations, n_waves = search.plan(unit, 4 * unit)
+    n_evaluations, n_waves = rehearsed(search, unit, 4 * unit)
     n_open = len([t for t in truths if not is_exact(t.intervals[0])])
     assert 0 <= n_waves <= n_evaluations <= n_open
     again = _core.BoundedSearch(k, largest=largest)
     run = run_search(truths, k=k, largest=largest, unit=unit, max_wave=4 * unit, search=again)
-    search.plan(unit, unit)
+    rehearsed(search, unit, unit)
     while len(wave := search.next_wave(unit, 4 * unit)) > 0:
         some = [t for i in wave.tolist() for t in truths if t.id == i]
         search.refine(*block(some, [len(t.intervals) - 1 for t in some]))
     assert search.result()[0].tolist() == run.ids
 
 
-def test_plan_of_midpoints() -> None:
+def test_rehearsal_of_midpoints() -> None:
     # Midpoints are 50, 45, 40, ...: after three evaluations the third best, 40, beats the fourth's bound, 35.
     search = _core.BoundedSearch(3)
     upper = np.array([100.0, 90.0, 80.0, 35.0, 30.0])
     search.offer(np.arange(5), np.zeros(5), upper)
-    assert search.plan(1, 1) == (3, 3)
-    assert search.plan(2, 4) == (4, 1)
+    assert rehearsed(search, 1, 1) == (3, 3)
+    assert rehearsed(search, 2, 4) == (4, 1)
     assert search.refined_count == 0
 
 
@@ -412,7 +419,7 @@ def test_empty_search() -> None:
     empty = np.empty(0)
     search.offer(np.empty(0, np.int64), empty, empty)
     assert len(search.next_wave(4, 8)) == 0
-    assert search.plan(4, 8) == (0, 0)
+    assert rehearsed(search, 4, 8) == (0, 0)
     assert [len(part) for part in search.result()] == [0, 0, 0]
 
 

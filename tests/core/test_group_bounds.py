@@ -21,8 +21,8 @@ INF = math.inf
 TERMS = ["value", "square", "abs_diff", "sq_diff", "product"]
 COMBINES: dict[str, Callable[[float, float], float]] = {
     "sum": lambda a, b: a + b,
-    "min": lambda a, b: b if b < a else a,
-    "max": lambda a, b: b if b > a else a,
+    "min": lambda a, b: b if b < a or b != b else a,
+    "max": lambda a, b: b if b > a or b != b else a,
 }
 Floats = npt.NDArray[np.float64]
 

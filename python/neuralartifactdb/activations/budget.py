@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from neuralartifactdb.activations.dtypes import compute_dtype, itemsize
@@ -39,6 +40,7 @@ META_ALLOWANCE = 2_048
 _CODE_ROW_BYTES = 16_384
 _BLOCK_BYTES = 4_096
 _VALUE_ROW_BYTES = 65_536
+_ALLOWED = "'auto', 'all', a fraction in (0, 1] or bytes such as '2GB'"
 _SMALLEST_SAMPLE, _LARGEST_SAMPLE = 256, 4_096
 
 
@@ -82,21 +84,24 @@ def parse_storage(storage: Any, layers: Mapping[str, LayerInfo], n_inputs: int) 
             name: Storage(None if info.n_neurons * n_inputs * itemsize(info.dtype) < AUTO_LIMIT else AUTO_FRACTION)
             for name, info in layers.items()
         }
-    if isinstance(storage, bool) or not isinstance(storage, (str, int, float)):
-        raise DtypeError(f"storage must be 'auto', 'all', a fraction in (0, 1] or bytes such as '2GB', got {storage!r}")
-    if isinstance(storage, (int, float)) and not storage > 0:
-        raise InvalidValueError(
-            f"storage must be above 0, got {storage!r}; use a fraction in (0, 1] or bytes such as '2GB'"
-        )
-    if isinstance(storage, (int, float)) and storage <= 1:
-        return {name: Storage(float(storage)) for name in layers}
-    if isinstance(storage, float) and storage != int(storage):
+    if isinstance(storage, bool) or not isinstance(storage, (str, Real)):
+        raise DtypeError(f"storage must be {_ALLOWED}, got {storage!r} ({type(storage).__name__})")
+    given: Any = storage
+    if isinstance(storage, str):
+        if not any(letter.isdigit() for letter in storage):
+            meant = storage.strip().lower()
+            guess = f"; did you mean {meant!r}?" if meant in ("auto", "all") else ""
+            raise InvalidValueError(f"storage must be {_ALLOWED}, got {storage!r}{guess}")
+        refuse_fraction_text(storage, "storage")
+    elif not 0 < given < math.inf:
+        raise InvalidValueError(f"storage must be above 0 and finite, got {storage!r}: it is {_ALLOWED}")
+    elif given <= 1:
+        return {name: Storage(float(given)) for name in layers}
+    elif given != int(given):
         raise InvalidValueError(
             f"a storage fraction must lie in (0, 1], got {storage!r}; for bytes give an int or text such as '2GB'"
         )
-    if isinstance(storage, str):
-        refuse_fraction_text(storage, "storage")
-    total = parse_bytes(storage if isinstance(storage, str) else int(storage), "storage")
+    total = parse_bytes(storage if isinstance(storage, str) else int(given), "storage")
     full = sum(4 * n_inputs * info.n_neurons for info in layers.values())
     fraction = total / full if full else 1.0
     return {
@@ -106,7 +111,9 @@ def parse_storage(storage: Any, layers: Mapping[str, LayerInfo], n_inputs: int) 
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One segment's shape on disk. `bits` 0 and `keeps_all` False: no codes, its inputs are unsettled."""
+    """One segment's shape on disk. `bits` 0 and `keeps_all` False: no codes, its inputs are unsettled; one bit for each
+    of its activations would have taken `least_bytes`.
+    """
 
     n_inputs: int
     keeps_all: bool
@@ -115,6 +122,12 @@ class SegmentPlan:
     row_group: int
     code_block_bytes: int
     n_bytes: int
+    least_bytes: int = 0
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether the budget is too small for even one bit."""
+        return not self.keeps_all and self.bits == 0
 
     @property
     def n_partitions(self) -> int:
@@ -137,6 +150,16 @@ class LayerPlan:
         return sum(s.n_bytes for s in self.segments)
 
     @property
+    def least_bytes(self) -> int:
+        """About what one bit per activation takes, where nothing is kept."""
+        return sum(s.least_bytes for s in self.segments)
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether there are inputs and nothing is kept of any."""
+        return bool(self.segments) and all(s.keeps_nothing for s in self.segments)
+
+    @property
     def bits(self) -> int:
         """Bits per code in the first segment (0: values are kept, or nothing is)."""
         return self.segments[0].bits if self.segments else 0
@@ -145,12 +168,18 @@ class LayerPlan:
         full = 4 * self.n_inputs * self.info.n_neurons
         share = f"{100 * self.n_bytes / full:.1f}%" if full else "0%"
         if self.segments and self.segments[0].keeps_all:
-            kept = f"every activation as {self.info.dtype}"
+            kept = f"every activation as {self.info.dtype}, so that queries need no model"
         elif self.bits:
             cap = self.segments[0].maxima_cap / self.segments[0].n_inputs
-            kept = f"{self.bits} bits per activation and the {100 * cap:.1f}% largest exactly"
+            kept = f"{self.bits} bit{'' if self.bits == 1 else 's'} per activation"
+            kept += f" and the {100 * cap:.1f}% largest exactly" if cap else ""
+        elif self.keeps_nothing:
+            kept = (
+                f"nothing: one bit per activation takes {format_bytes(self.least_bytes)}, so every query will evaluate "
+                "all inputs; use a larger storage="
+            )
         else:
-            kept = "no codes: the budget is too small for this many inputs"
+            kept = "no inputs yet"
         return f"{self.layer} {self.info.shape}: {format_bytes(self.n_bytes)} at most ({share} of float32), {kept}"
 
 
@@ -249,6 +278,7 @@ def plan_segment(
         return SegmentPlan(n_inputs, True, 0, 0, value_rows, value_block, all_bytes)
     budget = storage.budget(n_inputs, neurons)
     best: SegmentPlan | None = None
+    least = all_bytes
     sample = sample_size(n_inputs, neurons, memory_limit)
     for bits in range(1, MAX_BITS + 1):
         partitions = 1 << bits
@@ -266,6 +296,8 @@ def plan_segment(
             *tolerance,
         ]
         plain = segment_nbytes(fixed, META_ALLOWANCE)
+        if bits == 1:
+            least = min(plain, all_bytes)
         if plain > budget:
             break
         starts = (neurons * (n_groups + 1) * 8, _BLOCK_BYTES)
@@ -285,7 +317,7 @@ def plan_segment(
         if best is not None and bits > 3 and cap < 0.01 * n_inputs and best.maxima_cap > cap:
             break
         best = SegmentPlan(n_inputs, False, bits, cap, rows, block, n_bytes)
-    return best or SegmentPlan(n_inputs, False, 0, 0, 0, 0, 0)
+    return best or SegmentPlan(n_inputs, False, 0, 0, 0, 0, 0, least)
 
 
 def check_appendable(storage: Storage, n_bytes_used: int, n_bytes_new: int, layer: str) -> None:

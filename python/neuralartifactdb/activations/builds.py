@@ -26,6 +26,7 @@ from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import Source
 from neuralartifactdb.errors import InvalidValueError, StaleIndexError
 from neuralartifactdb.progress import check_progress, progress_bar
+from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.storage.directory import DatabaseDirectory, WriteTransaction
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.state import Change, IndexEntry, State
@@ -182,6 +183,16 @@ def _plan(
             )
             plan = LayerPlan(build.key, build.info, source.n_inputs - first, segments)
             used = 0 if build.key not in state.indexes or overwrite else state.indexes[build.key].nbytes
+            if (
+                plan.keeps_nothing
+                and build.storage.n_bytes is not None
+                and not _goes_on(state.indexes.get(build.key), overwrite)
+            ):
+                raise InvalidValueError(
+                    f"storage={storage!r} keeps nothing of {build.key}, {plan.n_inputs:,} inputs x "
+                    f"{build.info.n_neurons:,} neurons: one bit per activation takes {format_bytes(plan.least_bytes)}; "
+                    "give more bytes, a fraction such as storage=0.2, or 'auto'"
+                )
             check_appendable(build.storage, used, plan.n_bytes, build.key)
             plans.append(plan)
     n_new = sum(source.n_inputs - first for first in _passes(pending, firsts))
@@ -232,13 +243,12 @@ def _new_indexes(
 
 def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_indexed: int, storage: Any) -> None:
     """The index of that key must be about this source, its inputs a prefix; else ValueError naming overwrite=True."""
-    try:
-        check_unchanged(source, layer, key, entry.meta, n_indexed)
-    except StaleIndexError as error:
+    differences = _differences(source, layer, entry.meta, n_indexed)
+    if differences:
         raise InvalidValueError(
-            f"{key!r} is already indexed, from something else: {error}; overwrite=True replaces it, another name= "
-            f"keeps both"
-        ) from error
+            f"{key!r} is already indexed, from something else: {'; '.join(differences)}; overwrite=True replaces it, "
+            "another name= keeps both"
+        )
     budget = Storage(**entry.meta["storage"])
     asked = parse_storage(storage, {key: source.layers[layer]}, int(entry.meta["n_inputs"]))[key]
     if (
@@ -263,13 +273,20 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
     Raises:
         StaleIndexError: it is another model, dataset, array or function; says what differs.
     """
-    info = source.layers[layer]
-    differences = []
-    if meta.get("kind", source.kind) != source.kind:
+    differences = _differences(source, layer, meta, n_indexed)
+    if differences:
         raise StaleIndexError(
-            f"{key} was indexed as {_KINDS[meta['kind']]}, got {_KINDS[source.kind]}; attach what was indexed, or "
-            "index this under another key"
+            f"what is attached to {key} is not what was indexed: {'; '.join(differences)}; attach what was indexed, or "
+            "index this under another name"
         )
+
+
+def _differences(source: Source, layer: str, meta: Mapping[str, Any], n_indexed: int) -> list[str]:
+    """What is not as it was indexed, in words; the cheap comparisons first."""
+    info = source.layers[layer]
+    if meta.get("kind", source.kind) != source.kind:
+        return [f"it was indexed as {_KINDS[meta['kind']]}, got {_KINDS[source.kind]}"]
+    differences = []
     if list(info.shape) != list(meta["shape"]) or info.dtype != meta["dtype"]:
         differences.append(
             f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and "
@@ -279,14 +296,12 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
     if source.n_inputs < n_begun:
         what = "are indexed" if n_begun == n_indexed else "were being indexed"
         differences.append(f"{n_begun:,} inputs {what}, there are {source.n_inputs:,} now")
-    if not differences:
-        differences += source.differences(layer, meta["fingerprint"])
-    if not differences:
-        differences += probe_differences(source, layer, meta["probes"])
-    if not differences:
-        differences += _hook_differences(source, layer, meta)
-    if differences:
-        raise StaleIndexError(f"what is attached to {key} is not what was indexed: " + "; ".join(differences))
+    return (
+        differences
+        or source.differences(layer, meta["fingerprint"])
+        or probe_differences(source, layer, meta["probes"])
+        or _hook_differences(source, layer, meta)
+    )
 
 
 def _hook_differences(source: Source, layer: str, meta: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,8 @@ One expression over any number of layers and attributes; `highest` and `nearest`
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
-from neuralartifactdb.activations.source import Source
+from neuralartifactdb.activations.source import Source, batch_shapes_of
 from neuralartifactdb.errors import InvalidValueError, StaleIndexError
 from neuralartifactdb.expressions.evaluate import evaluate
 from neuralartifactdb.expressions.intervals import Intervals, Texts
@@ -74,6 +75,7 @@ class InputCandidates:
         self._also_scores: list[NDArray[np.float64]] = []
         sources = {id(s): s for index in indexes.values() if (s := index.source) is not None and not index.keeps_all}
         self._sources: list[Source] = list(sources.values())
+        self._all_attached = all(index.source is not None or index.keeps_all for index in indexes.values())
         self.unit = max((s.unit for s in self._sources), default=1)
         widest = max((index.info.n_neurons for index in indexes.values()), default=1)
         free = max(1, min(_FREE_WAVE, (64 << 20) // (8 * widest)))
@@ -84,14 +86,20 @@ class InputCandidates:
         """Evaluations come in multiples of this once there were so many."""
         return max((source.unit_after(evaluated) for source in self._sources), default=1)
 
-    def seconds(self, n: int, *, sequential: bool) -> float | None:
-        """Predicted seconds to evaluate `n` inputs; None where a source has not been timed."""
+    def seconds(self, waves: Sequence[int]) -> float | None:
+        """Predicted seconds to evaluate waves of so many inputs; None where a source was not timed, or is missing."""
+        if not waves:
+            return 0.0
+        if not self._all_attached:
+            return None
         total = 0.0
-        for source in self._sources if n else ():
-            shape = source.build_batch if sequential else source.unit
-            if shape not in source.seconds_per_input:
-                return None
-            total += n * source.seconds_per_input[shape]
+        for n, times in Counter(waves).items():
+            for source in self._sources:
+                seconds = source.seconds_per_input
+                for shape in batch_shapes_of(n, source.query_batches):
+                    if shape not in seconds:
+                        return None
+                    total += times * shape * seconds[shape]
         return total
 
     def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[NDArray[np.int64], Intervals]]:

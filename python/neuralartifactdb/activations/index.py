@@ -22,7 +22,7 @@ from neuralartifactdb.activations.source import LayerInfo, Source
 from neuralartifactdb.errors import NotAttachedError, StaleIndexError
 from neuralartifactdb.expressions.intervals import Intervals
 
-__all__ = ["LayerIndex", "ToleranceWidened"]
+__all__ = ["LayerIndex", "ToleranceWidened", "how_to_attach"]
 
 #: a deviation that was seen once may be seen larger
 _TOLERANCE_FACTOR = 16.0
@@ -169,15 +169,16 @@ class LayerIndex:
         if len(ids) and int(ids.max()) >= source.n_inputs:
             raise NotAttachedError(
                 f"the index of {self.key} grew to {self.n_indexed:,} inputs, and the attached dataset has "
-                f"{source.n_inputs:,}; attach the longer one: {_how_to_attach(self)}"
+                f"{source.n_inputs:,}; attach the longer one: {how_to_attach(self)}"
             )
 
     def require_source(self, n_open: int) -> Source:
         """The attached source, or the error that says how to attach one."""
         if self.source is None:
+            what = f"{n_open:,} input{'' if n_open == 1 else 's'}"
             raise NotAttachedError(
-                f"the index of {self.key} alone cannot settle {n_open:,} inputs, and nothing is attached that could "
-                f"evaluate them; call {_how_to_attach(self)}"
+                f"the index of {self.key} alone cannot settle {what}, and nothing is attached that could evaluate "
+                f"{'it' if n_open == 1 else 'them'}; call {how_to_attach(self)}"
             )
         return self.source
 
@@ -321,10 +322,13 @@ class LayerIndex:
         """
         least, greatest = segment.value_range(neurons)
         floor = 1e-3 * np.maximum(np.abs(least), np.abs(greatest))
-        return np.maximum(np.maximum(greatest - least, floor), np.finfo(np.float64).tiny)
+        with np.errstate(over="ignore"):
+            span = greatest - least
+        return np.maximum(np.maximum(span, floor), np.finfo(np.float64).tiny)
 
 
-def _how_to_attach(index: LayerIndex) -> str:
+def how_to_attach(index: LayerIndex) -> str:
+    """The call that attaches what an index was made of."""
     kind = index.meta["kind"]
     if kind == "array":
         return f"db.attach_array({index.key!r}, array)"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from neuralartifactdb.activations.layer import Layer, LayerView
+from neuralartifactdb.activations.layer import Layer
+from neuralartifactdb.activations.layer_facts import LayerView
 from neuralartifactdb.errors import ClosedDatabaseError, UnknownNameError
 from neuralartifactdb.names import check_name, unknown_name
 from neuralartifactdb.storage.directory import DatabaseDirectory

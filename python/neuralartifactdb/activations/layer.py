@@ -6,21 +6,22 @@ Public names of design section 7; every query goes through `query.run_query`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.activations.evaluation import Evaluator
-from neuralartifactdb.activations.index import LayerIndex
+from neuralartifactdb.activations.input_ids import checked_input_ids, is_whole
+from neuralartifactdb.activations.input_queries import filter_inputs, in_words, target_in_words, top_k_inputs
+from neuralartifactdb.activations.layer_facts import LayerFacts, LayerView
 from neuralartifactdb.activations.neurons import flat_neurons
 from neuralartifactdb.activations.query import View, run_query, score_bounds
 from neuralartifactdb.activations.scores import METRICS, SCORES, GroupScore, checked_weights
-from neuralartifactdb.activations.targets import Key, Target, activations_of, plain_target, resolve_target
-from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, IdError, InvalidValueError, UnknownNameError
+from neuralartifactdb.activations.targets import Target, activations_of, plain_target, resolve_target
+from neuralartifactdb.errors import DtypeError, InvalidValueError
 from neuralartifactdb.expressions.tree import Expression
-from neuralartifactdb.quantities import format_bytes
-from neuralartifactdb.queries import Options, Query, checked_k, shown
+from neuralartifactdb.queries import Options, Query, checked_flag, checked_k, shown
 
 if TYPE_CHECKING:
     from neuralartifactdb.limits import Limits
@@ -32,15 +33,7 @@ __all__ = ["Layer"]
 OnProgress = Callable[["Progress"], object]
 
 
-class LayerView(View, Protocol):
-    """What a layer needs of the database besides what a query does."""
-
-    def id_of_key(self, key: Key) -> int:
-        """The input with that key."""
-        ...
-
-
-class Layer:
+class Layer(LayerFacts):
     """The activations of one layer over the inputs of a database.
 
     Args:
@@ -53,92 +46,6 @@ class Layer:
         >>> layer[3] > 2.0
         db.activations['layer3'][3] > 2.0
     """
-
-    def __init__(self, key: str, view: Callable[[], LayerView]) -> None:
-        self._key = key
-        self._view = view
-
-    # ---- facts -----------------------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """Key of the index: `name/layer`, or the layer's name alone."""
-        return self._key
-
-    @property
-    def _index(self) -> LayerIndex:
-        return self._view().index(self._key)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the layer's output for one input, without the batch axis."""
-        return self._index.info.shape
-
-    @property
-    def dtype(self) -> str:
-        """Name of the dtype in which activations are stored."""
-        return self._index.info.dtype
-
-    @property
-    def n_neurons(self) -> int:
-        """Number of neurons."""
-        return self._index.info.n_neurons
-
-    @property
-    def n_inputs(self) -> int:
-        """Inputs of the dataset when it was last built."""
-        return self._index.n_inputs
-
-    @property
-    def n_indexed(self) -> int:
-        """Inputs that are indexed; fewer than `n_inputs` while a build is unfinished."""
-        return self._index.n_indexed
-
-    @property
-    def bits(self) -> int:
-        """Bits per activation; 0 where every activation is kept."""
-        return max((segment.bits for segment in self._index.segments), default=0)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on disk."""
-        return self._index.n_bytes
-
-    @property
-    def storage(self) -> str | float:
-        """`"all"` where every activation is kept, else the fraction of 4 bytes x inputs x neurons that may be used."""
-        fraction = self._index.storage.fraction
-        return "all" if fraction is None else fraction
-
-    @property
-    def attached(self) -> bool:
-        """Whether something that evaluates inputs is attached."""
-        return self._index.source is not None
-
-    def __repr__(self) -> str:
-        try:
-            index = self._index
-        except ClosedDatabaseError:
-            return f"Layer({self._key!r}: the database is closed)"
-        except UnknownNameError:
-            return f"Layer({self._key!r}: dropped from the database)"
-        full = 4 * index.n_indexed * index.info.n_neurons
-        share = f", {index.n_bytes / full:.1%} of float32" if full else ""
-        kept = "every activation" if index.keeps_all else f"{self.bits} bits per activation"
-        part = (
-            ""
-            if index.n_indexed == index.n_inputs
-            else f"\n  unfinished: {index.n_indexed:,} of {index.n_inputs:,} inputs; run the index call again"
-        )
-        attached = (
-            ""
-            if index.source is not None or index.keeps_all
-            else "\n  nothing attached: queries that need the model will say how to attach it"
-        )
-        return (
-            f"Layer({self._key!r}: shape {index.info.shape}, {index.info.dtype}, {index.n_indexed:,} inputs)\n"
-            f"  {format_bytes(index.n_bytes)} on disk{share}; keeps {kept}{part}{attached}"
-        )
 
     # ---- expressions -----------------------------------------------------------------------------------------------
 
@@ -178,7 +85,7 @@ class Layer:
 
     def _score(self, view: View, neurons: Any, score: str, weights: Any) -> GroupScore:
         flat = flat_neurons(neurons, self.shape, self._key)
-        if score not in SCORES:
+        if not isinstance(score, str) or score not in SCORES:
             raise InvalidValueError(f"score must be one of {', '.join(map(repr, SCORES))}, got {score!r}")
         if weights is not None and score != "sum":
             raise InvalidValueError(f'weights go with score="sum" only, got score={score!r}')
@@ -212,7 +119,7 @@ class Layer:
         index = view.index(self._key)
         target = plain_target(target)
         flat = flat_neurons(neurons, index.info.shape, self._key)
-        if metric not in METRICS:
+        if not isinstance(metric, str) or metric not in METRICS:
             raise InvalidValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
         if weights is not None and metric == "cosine":
             raise InvalidValueError('weights do not go with metric="cosine"; scale the target yourself and use "l2"')
@@ -231,10 +138,6 @@ class Layer:
             database_token=view.token,
         )
         return leaf, found
-
-    @property
-    def _source(self) -> str:
-        return f"db.activations[{self._key!r}]"
 
     # ---- queries ---------------------------------------------------------------------------------------------------
 
@@ -283,15 +186,16 @@ class Layer:
         """
         options = Options(where, limits, on_progress, explain)
         view = self._view()
+        count, largest = checked_k(k), checked_flag(largest, "largest")
         leaf = self._score(view, neurons, score, weights)
-        extra = [f"k={checked_k(k)}"]
+        extra = [f"k={count}"]
         extra += [f"score={score!r}"] if score != "sum" else []
         extra += ["weights=..."] if weights is not None else []
         extra += [] if largest else ["largest=False"]
         extra += ["where=..."] if where is not None else []
         text = f"{self._source}.highest({shown(neurons)}, {', '.join(extra)})"
-        asked = f"Which {checked_k(k):,} inputs {'most' if largest else 'least'} excite {_in_words(leaf, self._key)}?"
-        query = Query(leaf, text, k=checked_k(k), largest=bool(largest), question=asked)
+        asked = f"Which {count:,} inputs {'most' if largest else 'least'} excite {in_words(leaf, self._key)}?"
+        query = Query(leaf, text, k=count, largest=largest, question=asked)
         return run_query(view, query, options)
 
     def nearest(
@@ -313,7 +217,7 @@ class Layer:
 
         Args:
             target: an int = input id; a str = key (`nadb.key(v)` for integer keys); ints = ids whose mean activation
-                is the target; floats (g,) = the vector itself.
+                is the target; floats (g,), finite, = the vector itself.
             neurons: the group, as for `highest`.
             k: how many; more than there are gives all.
             input: instead of a target, an input that is not in the dataset, as the dataset would give it.
@@ -329,7 +233,8 @@ class Layer:
             Result: nearest first; equal distances by id.
 
         Raises:
-            As `highest`; KeyError for an unknown key.
+            As `highest`; KeyError for an unknown key, IndexError for an id out of range, ValueError for a target that
+                is not finite.
 
         Example:
             >>> layer.nearest(7, layer.top_neurons(7, 3), k=3)
@@ -344,7 +249,7 @@ class Layer:
         options = Options(where, limits, on_progress, explain)
         evaluator = Evaluator()
         view = self._view()
-        count = checked_k(k)
+        count, include_target = checked_k(k), checked_flag(include_target, "include_target")
         target = plain_target(target)
         if (target is None) == (input is None):
             raise DtypeError(
@@ -364,8 +269,8 @@ class Layer:
         first = "input=..., neurons=" if input is not None else f"{shown(target)}, "
         text = f"{self._source}.nearest({first}{shown(neurons)}, {', '.join(extra)})"
         exclude = None if include_target else found.ids
-        like = "a new input" if input is not None else _target_in_words(target)
-        asked = f"Which {count:,} inputs look most like {like} to {_in_words(leaf, self._key)}?"
+        like = "a new input" if input is not None else target_in_words(target)
+        asked = f"Which {count:,} inputs look most like {like} to {in_words(leaf, self._key)}?"
         query = Query(leaf, text, k=count, largest=False, exclude=exclude, question=asked)
         return run_query(view, query, options, evaluator)
 
@@ -385,17 +290,25 @@ class Layer:
             condition: such as `layer[3] > 2.0` or `(layer[3] > 2) & (nadb.column("label") == 4)`.
             where: as for `highest`.
             limit: the first so many only.
-            limits: as for `highest`.
+            limits: as for `highest`; `theta` and `epsilon` are about rankings and leave a filter exact.
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
+
+        Returns:
+            Result: scores are those of `score OP threshold` where they were computed, else NaN; None for conditions
+                that are joined.
+
+        Raises:
+            TypeError: not a condition. KeyError: an unknown column. ValueError: an expression of another database, or
+                of an index that has been replaced since.
+            NotAttachedError, StaleIndexError: as `highest`.
 
         Example:
             >>> layer.filter((layer[3] > 9) & (nadb.column("label") == 4)).ids.tolist()
             [14, 64, 84]
         """
-        return filter_inputs(
-            self._view(), f"{self._source}.filter", condition, limit, Options(where, limits, on_progress, explain)
-        )
+        options = Options(where, limits, on_progress, explain)
+        return filter_inputs(self._view(), f"{self._source}.filter", condition, limit, options)
 
     def top_k(
         self,
@@ -412,20 +325,25 @@ class Layer:
 
         Args:
             expression: such as `layer[3] - 2 * layer[7]`, `layer.score([1, 2], "max") / layer[0]`.
-            k: how many.
+            k: how many; more than there are gives all.
             largest: False for the smallest values.
             where: as for `highest`.
             limits: as for `highest`.
             on_progress: as for `highest`.
             explain: True returns the `Plan`.
 
+        Returns:
+            Result: best first; equal values by id; NULL (a division by zero, a missing attribute) last, as NaN.
+
+        Raises:
+            TypeError: no expression of a number. The rest as `filter`.
+
         Example:
             >>> layer.top_k(layer[3] - 2 * layer[7], k=2).scores.tolist()
             [9.75, 8.875]
         """
-        return top_k_inputs(
-            self._view(), f"{self._source}.top_k", expression, k, largest, Options(where, limits, on_progress, explain)
-        )
+        options = Options(where, limits, on_progress, explain)
+        return top_k_inputs(self._view(), f"{self._source}.top_k", expression, k, largest, options)
 
     def bounds(self, expression: Expression) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The certain interval of an expression for every indexed input, from the index alone: nothing is evaluated.
@@ -471,19 +389,19 @@ class Layer:
         """
         index = self._index
         flat = flat_neurons(neurons, index.info.shape, self._key)
-        wanted, single = _checked_ids(ids, index)
+        wanted = checked_input_ids(ids, index)
         evaluator = Evaluator()
         columns = evaluator.columns({self._key: (index, flat)}, wanted)[self._key]
         evaluator.finish()
         rows = np.ascontiguousarray(columns.T)
-        return rows[0] if single else rows
+        return rows[0] if is_whole(ids) else rows
 
     def top_neurons(self, ids: Any, k: int = 10, *, by: str = "activation") -> NDArray[np.int64]:
         """The neurons that an input excites most; of several inputs, those they share.
 
         Args:
             ids: an int or ints (n,). For several, a neuron counts with the least of its values over them.
-            k: how many; more than there are gives all.
+            k: how many neurons; more than there are gives all.
             by: "activation", or "percentile": the share of the indexed inputs whose activation certainly lies lower.
                 It is as fine as the partitions of the index: inputs in the same partition do not count.
 
@@ -496,9 +414,9 @@ class Layer:
         """
         index = self._index
         count = checked_k(k)
-        if by not in ("activation", "percentile"):
+        if not isinstance(by, str) or by not in ("activation", "percentile"):
             raise InvalidValueError(f"by must be 'activation' or 'percentile', got {by!r}")
-        wanted, _ = _checked_ids(ids, index)
+        wanted = checked_input_ids(ids, index)
         everything = np.arange(index.info.n_neurons, dtype=np.int64)
         evaluator = Evaluator()
         columns = evaluator.columns({self._key: (index, everything)}, wanted)[self._key].astype(np.float64)
@@ -510,56 +428,3 @@ class Layer:
             ).astype(np.float64)
         strength = columns.min(axis=1)
         return np.lexsort((everything, -strength))[:count].astype(np.int64)
-
-
-def filter_inputs(view: View, call: str, condition: Any, limit: int | None, options: Options) -> Result | Plan:
-    """`filter` of a layer or a database."""
-    if not isinstance(condition, Expression) or not condition.is_condition:
-        raise DtypeError(f"filter needs a condition such as layer[3] > 2.0, got {shown(condition)}")
-    count = None if limit is None else checked_k(limit, "limit")
-    extra = ("" if limit is None else f", limit={count}") + ("" if options.where is None else ", where=...")
-    text = f"{call}({condition!r}{extra})"
-    asked = f"Which inputs meet {condition!r}?"
-    return run_query(view, Query(condition, text, k=count, is_filter=True, question=asked), options)
-
-
-def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, options: Options) -> Result | Plan:
-    """`top_k` of a layer or a database."""
-    if not isinstance(expression, Expression) or "number" not in expression.kinds:
-        raise DtypeError(f"top_k needs an expression such as layer[3] - layer[7], got {shown(expression)}")
-    count = checked_k(k)
-    extra = ("" if largest else ", largest=False") + ("" if options.where is None else ", where=...")
-    asked = f"Which {count:,} inputs have the {'largest' if largest else 'smallest'} {expression!r}?"
-    text = f"{call}({expression!r}, k={count}{extra})"
-    return run_query(view, Query(expression, text, k=count, largest=bool(largest), question=asked), options)
-
-
-def _in_words(leaf: GroupScore, layer: str) -> str:
-    n = len(leaf.neurons)
-    if n > 5:
-        return f"{n:,} neurons of {layer}"
-    return f"neuron{'' if n == 1 else 's'} {', '.join(map(str, leaf.neurons.tolist()))} of {layer}"
-
-
-def _target_in_words(target: Any) -> str:
-    if isinstance(target, (int, str, np.integer)):
-        return f"input {target}"
-    if isinstance(target, Key):
-        return f"input {target.value}"
-    array = np.asarray(target)
-    return f"the mean of {array.size:,} inputs" if array.dtype.kind in "iu" else "the given vector"
-
-
-def _checked_ids(ids: Any, index: LayerIndex) -> tuple[NDArray[np.int64], bool]:
-    single = isinstance(ids, (int, np.integer)) and not isinstance(ids, bool)
-    array = np.atleast_1d(np.asarray(ids))
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise DtypeError(f"ids must be an int or a list of ints, got {shown(ids)}")
-    if array.size == 0:
-        raise InvalidValueError("ids must name at least one input, got none")
-    wanted = array.astype(np.int64)
-    limit = index.n_indexed if index.source is None else max(index.n_indexed, index.source.n_inputs)
-    wrong = np.flatnonzero((wanted < 0) | (wanted >= limit))
-    if wrong.size:
-        raise IdError(f"ids must lie in [0, {limit}), got {int(wanted[wrong[0]])} at position {int(wrong[0])}")
-    return wanted, single

@@ -33,19 +33,22 @@ def flat_neurons(neurons: Any, shape: tuple[int, ...], layer: str) -> NDArray[np
     if neurons is None:
         return np.arange(n_neurons, dtype=np.int64)
     if isinstance(neurons, slice):
-        flat = np.arange(n_neurons, dtype=np.int64)[neurons]
+        try:
+            flat = np.arange(n_neurons, dtype=np.int64)[neurons]
+        except (TypeError, ValueError) as error:
+            raise DtypeError(f"`neurons` as a slice must have ints and a step other than 0, got {neurons}") from error
     elif isinstance(neurons, tuple):
         flat = np.array([_from_coordinates(neurons, shape, layer, None)], dtype=np.int64)
     elif _is_int(neurons):
         flat = np.array([_checked(int(neurons), n_neurons, shape, layer, None)], dtype=np.int64)
     elif isinstance(neurons, np.ndarray) or hasattr(neurons, "__array__"):
-        flat = _from_array(host_array(neurons), shape, layer)
+        flat = _from_array(host_array(neurons, "`neurons`"), shape, layer)
     elif isinstance(neurons, (list, range, Sequence)) and not isinstance(neurons, (str, bytes)):
         flat = np.array([_from_item(item, shape, layer, i) for i, item in enumerate(neurons)], dtype=np.int64)
     else:
         raise DtypeError(
             "`neurons` must be an int, a coordinate tuple, a list or array of these, a slice, a bool array of the "
-            f"layer's shape or None, got {type(neurons).__name__}"
+            f"layer's shape or None, got {neurons!r:.80} ({type(neurons).__name__})"
         )
     if flat.size == 0:
         raise InvalidValueError(f"`neurons` must name at least one neuron of {layer}, got an empty group")
@@ -120,8 +123,8 @@ def _from_array(array: NDArray[Any], shape: tuple[int, ...], layer: str) -> NDAr
         raise InvalidValueError(
             f"an array of neurons must be 1-D (flat indices) or (g, {len(shape)}) coordinates, got {array.shape}"
         )
-    flat = np.atleast_1d(array).astype(np.int64)
-    wrong = np.flatnonzero((flat < 0) | (flat >= n_neurons))
+    flat = np.atleast_1d(array)
+    wrong = np.flatnonzero((flat < 0) | (flat >= n_neurons))  # before the cast, which wraps what int64 cannot hold
     if wrong.size:
         _checked(int(flat[wrong[0]]), n_neurons, shape, layer, int(wrong[0]))
-    return flat
+    return flat.astype(np.int64)

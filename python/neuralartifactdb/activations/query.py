@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.candidates import InputCandidates, Value
 from neuralartifactdb.activations.evaluation import Evaluator
-from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened
+from neuralartifactdb.activations.index import LayerIndex, ToleranceWidened, how_to_attach
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
 from neuralartifactdb.activations.tolerance import leaf_tolerance, widened
 from neuralartifactdb.errors import InvalidValueError, StaleIndexError
@@ -90,6 +90,7 @@ def run_query(view: View, query: Query, options: Options, evaluator: Evaluator |
                 is_filter=query.is_filter,
                 limits=options.limits,
                 already_evaluated=evaluator.inputs_inferred,
+                began=options.began,
                 on_progress=options.on_progress,
                 predict_only=options.explain,
             )
@@ -130,7 +131,10 @@ def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:
     for leaf in leaves(expression):
         token = leaf.database_token
         if token is not None and token != view.token:
-            raise InvalidValueError(f"{leaf!r} belongs to another database; an expression is about one")
+            raise InvalidValueError(
+                f"{leaf!r} belongs to another database, {token}; the query is about {view.token}: make the expression "
+                "from the database that is asked"
+            )
         if isinstance(leaf, GroupScore):
             index = indexes.setdefault(leaf.layer, view.index(leaf.layer))
             if leaf.identity != index.identity:
@@ -153,6 +157,9 @@ def _admitted(view: View, query: Query, options: Options, n_candidates: int) -> 
 
 def _plan(query: Query, found: Prediction, n_bytes: int, indexes: dict[str, LayerIndex]) -> Plan:
     advice = []
+    missing = [index for index in indexes.values() if index.source is None and not index.keeps_all]
+    if found.evaluations and missing:
+        advice.append(f"nothing is attached that could evaluate inputs: call {how_to_attach(missing[0])} first")
     bits = [segment.bits for index in indexes.values() for segment in index.segments if not segment.keeps_values]
     if found.evaluations > 1_000 and bits and max(bits) < 12:
         advice.append(
@@ -170,6 +177,7 @@ def _plan(query: Query, found: Prediction, n_bytes: int, indexes: dict[str, Laye
         expected_bytes=n_bytes,
         expected_seconds=found.seconds,
         scan=found.scan,
+        exact_storage=bool(indexes) and all(index.keeps_all for index in indexes.values()),
         advice=tuple(advice),
     )
 

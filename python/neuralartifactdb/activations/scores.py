@@ -112,7 +112,13 @@ class GroupScore(Leaf):
         if self.target is not None and self.kind == "cosine":
             return self._cosine(lower, upper, *parts[1])
         low = self._last_step(lower)
-        return _normalised(low, low if upper is lower else self._last_step(upper))
+        if upper is lower:
+            return _normalised(low, low)
+        high = self._last_step(upper)
+        if self.kind == "linf" and self.weights is not None and not self.weights.all():
+            may_be_null = np.isposinf(high)  # a difference may overflow, and 0 * inf has no value
+            return Intervals(low, high, may_be_null if may_be_null.any() else None)
+        return _normalised(low, high)
 
     def _last_step(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """What follows the combination: monotone, so it maps ends to ends. -0.0 becomes 0.0."""
@@ -214,14 +220,14 @@ def checked_weights(weights: Any, n_neurons: int, *, signed: bool) -> NDArray[np
     """Weights as float64 (g,), finite, one per neuron; not negative unless `signed`."""
     if weights is None:
         return None
-    array = host_array(weights)
+    array = host_array(weights, "weights")
     if array.dtype.kind not in "iufb":
         raise DtypeError(f"weights must be numbers, got dtype {array.dtype}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
     if array.shape != (n_neurons,):
         raise InvalidValueError(
             f"weights must have one number per neuron of the group, shape ({n_neurons},), got {array.shape}"
         )
+    array = np.ascontiguousarray(array, dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(array))
     if wrong.size:
         raise InvalidValueError(f"weights must be finite, got {array[wrong[0]]} at position {wrong[0]}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb import _core
 from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, itemsize, widen
 from neuralartifactdb.activations.group_tables import GroupTables, NeuronGroup
+from neuralartifactdb.activations.partition_counts import PartitionCounts
 from neuralartifactdb.activations.scores import GroupScore
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.lazy_property import lazy_property
@@ -49,9 +50,10 @@ class ActivationSegment:
     Args:
         reader: the segment's files.
         dtype: storage dtype name of the layer.
+        counts: keeps how many inputs lie in each partition, once they were counted; without, they are counted anew.
     """
 
-    def __init__(self, reader: SegmentReader, dtype: str) -> None:
+    def __init__(self, reader: SegmentReader, dtype: str, counts: PartitionCounts | None = None) -> None:
         meta = reader.meta
         self.reader = reader
         self.dtype = dtype
@@ -64,6 +66,7 @@ class ActivationSegment:
         self.has_maxima = "maxima" in reader.arrays
         self.has_tolerance = "tolerance" in reader.arrays
         self._last_group: NeuronGroup | None = None
+        self._counts = PartitionCounts(0) if counts is None else counts
 
     @property
     def last(self) -> int:
@@ -257,15 +260,14 @@ class ActivationSegment:
             out[where] = self._kept(rows, len(wanted), which, positions).T
         return out
 
-    @lazy_property
-    def partition_counts(self) -> NDArray[np.int64]:
-        """Inputs per neuron and partition, int64 (M, P); reads every code once."""
-        counts = np.zeros((self.n_neurons, 1 << self.bits), dtype=np.int64)
+    def _count_codes(self) -> NDArray[np.uint32]:
+        """Inputs per neuron and partition, uint32 (M, P); reads every code."""
+        counts = np.zeros((self.n_neurons, 1 << self.bits), dtype=np.uint32)
         everything = np.arange(self.n_neurons, dtype=np.int64)
         for group in range(self.n_groups):
             n = self._rows_of(group)
             for j, row in enumerate(self._group_rows(everything, np.array([group]))):
-                counts[j] += np.bincount(_core.decode(row, n, self.bits), minlength=1 << self.bits)
+                counts[j] += np.bincount(_core.decode(row, n, self.bits), minlength=1 << self.bits).astype(np.uint32)
         return counts
 
     def count_below(self, neurons: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -280,5 +282,6 @@ class ActivationSegment:
                     counts[j] += int(np.count_nonzero(column < values[j]))
             return counts
         upper = self.partition_bounds(neurons)[:, :, 1]
-        below: NDArray[np.int64] = (self.partition_counts[neurons] * (upper < values[:, None])).sum(axis=1)
+        held = self._counts.of(self.reader.ref.id, self._count_codes)[neurons]
+        below: NDArray[np.int64] = held.sum(axis=1, where=upper < values[:, None], dtype=np.int64)
         return below

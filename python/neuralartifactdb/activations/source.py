@@ -17,7 +17,7 @@ from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
 from neuralartifactdb.capture.row_count import RowCount
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
 
-__all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "sampled_ids"]
+__all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "batch_shapes_of", "sampled_ids"]
 
 #: activations of one layer, (n, M) in compute dtype: a NumPy array, or a device tensor on its way to the encoder
 Values = Any
@@ -331,19 +331,14 @@ class FunctionSource(_HostSource):
         if not callable(function):
             raise DtypeError(f"evaluate must be a function of int64 ids, got {type(function).__name__}")
         if isinstance(n_inputs, bool) or not isinstance(n_inputs, (int, np.integer)):
-            raise DtypeError(f"n_inputs must be an int, got {type(n_inputs).__name__}")
+            raise DtypeError(f"n_inputs must be an int, got {n_inputs!r} ({type(n_inputs).__name__})")
         if n_inputs < 0:
             raise InvalidValueError(f"n_inputs must be at least 0, got {n_inputs}")
         if not isinstance(fingerprint, str) or not fingerprint:
             raise DtypeError(
                 f"fingerprint must be a non-empty str naming the version of the function, got {fingerprint!r}"
             )
-        shape = (shape,) if isinstance(shape, (int, np.integer)) else shape
-        self._shape = tuple(int(s) for s in shape)
-        if not self._shape or min(self._shape) < 1:
-            raise InvalidValueError(
-                f"shape must be one input's activation shape, axes of at least 1, got {self._shape}"
-            )
+        self._shape = _checked_shape(shape)
         self._function = function
         self._fingerprint = fingerprint
         dtype = "float32"
@@ -354,8 +349,14 @@ class FunctionSource(_HostSource):
         super().__init__(layer, info, int(n_inputs), batch)
 
     def _call(self, ids: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
-        values, dtype = _as_numpy(self._function(ids))
-        expected = (len(ids), *self._shape)
+        returned, expected = self._function(ids), (len(ids), *self._shape)
+        try:
+            values, dtype = _as_numpy(returned)
+        except (ValueError, TypeError) as error:
+            got = "None: does it end without `return`?" if returned is None else f"{type(returned).__name__} ({error})"
+            raise DtypeError(
+                f"evaluate({len(ids)} ids) must return an array of numbers of shape {expected}, got {got}"
+            ) from error
         if values.shape != expected:
             raise InvalidValueError(
                 f"evaluate({len(ids)} ids) must return an array of shape {expected}, got {values.shape}; "
@@ -383,6 +384,38 @@ class FunctionSource(_HostSource):
         """The user's own version string, shape and dtype."""
         info = self.layers[self.layer]
         return {"shape": list(info.shape), "dtype": info.dtype, "version": self._fingerprint}
+
+
+def batch_shapes_of(n: int, shapes: Sequence[int]) -> list[int]:
+    """The batch shapes that `n` inputs are run in: the largest first, the rest padded to the smallest.
+
+    >>> batch_shapes_of(37, (2, 16))
+    [16, 16, 2, 2, 2]
+
+    Args:
+        n: inputs.
+        shapes: that a source may run, ascending (`Source.query_batches`).
+    """
+    run = []
+    for shape in reversed(shapes):
+        run += [shape] * (n // shape)
+        n %= shape
+    return run + [shapes[0]] * (n > 0)
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    """The shape of one input's activations: an int, or ints."""
+    axes = (shape,) if isinstance(shape, (int, np.integer)) else shape
+    if not isinstance(axes, (tuple, list, np.ndarray)) or any(
+        isinstance(axis, bool) or not isinstance(axis, (int, np.integer)) for axis in axes
+    ):
+        raise DtypeError(
+            f"shape must be an int or a tuple of ints, the shape of one input's activations, got {shape!r} "
+            f"({type(shape).__name__})"
+        )
+    if not len(axes) or min(axes) < 1:
+        raise InvalidValueError(f"shape must have axes of at least 1, and one at least, got {shape!r}")
+    return tuple(int(axis) for axis in axes)
 
 
 def sampled_ids(n_inputs: int, *seed: int) -> list[int]:

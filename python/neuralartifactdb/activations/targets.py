@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from neuralartifactdb import _core
 from neuralartifactdb.activations.evaluation import Evaluator
-from neuralartifactdb.activations.index import LayerIndex
-from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, NotAttachedError
+from neuralartifactdb.activations.index import LayerIndex, how_to_attach
+from neuralartifactdb.activations.input_ids import checked_input_ids
+from neuralartifactdb.errors import DtypeError, InvalidValueError, NotAttachedError
 from neuralartifactdb.host_arrays import host_array, is_tensor
+from neuralartifactdb.queries import shown
 
 __all__ = ["Key", "Target", "activations_of", "key", "plain_target", "resolve_target"]
 
 #: neurons in which the index is asked first whether it has a target's activations
 _FIRST_LOOK = 4
+_ATTACHED = {None: "nothing", "array": "an array", "function": "a function", "model": "a model"}
 
 
 @dataclass(frozen=True)
@@ -83,30 +86,36 @@ def resolve_target(
     if isinstance(target, Key):
         target = id_of_key(target)
     if isinstance(target, (int, np.integer)):
-        ids = np.array([int(target)], dtype=np.int64)
+        ids = checked_input_ids(target, index, "a target id")
     else:
-        array = np.asarray(target)
+        array = host_array(target, "a target")
+        if array.size == 0 and array.ndim == 1:
+            raise InvalidValueError(
+                "a target of ids must name at least one, and a vector has one value per neuron; got an empty one"
+            )
         if array.dtype.kind == "f":
             return Target(_vector(array, len(neurons)), np.empty(0, dtype=np.int64))
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise DtypeError(
                 f"a target must be an id (int), a key (str or nadb.key(...)), ids, or a float vector of length "
-                f"{len(neurons)}, got {type(target).__name__} (dtype {array.dtype}, shape {array.shape})"
+                f"{len(neurons)}, got {shown(target)} ({type(target).__name__}, dtype {array.dtype}, shape "
+                f"{array.shape})"
             )
-        if array.size == 0:
-            raise InvalidValueError("a target of several ids must name at least one, got none")
-        ids = array.astype(np.int64)
+        ids = checked_input_ids(array, index, "the ids of a target")
         if len(np.unique(ids)) != len(ids):
-            raise InvalidValueError(f"the ids of a target must be distinct, got {ids.tolist()}")
-    limit = index.n_indexed if index.source is None else max(index.n_indexed, index.source.n_inputs)
-    wrong = np.flatnonzero((ids < 0) | (ids >= limit))
+            raise InvalidValueError(f"the ids of a target must be distinct, got {shown(ids)}")
+    columns = target_columns(index, neurons, ids, evaluator).astype(np.float64)
+    values = columns[:, 0]
+    if len(ids) > 1:
+        values = _core.combine_terms(np.ascontiguousarray(columns.T), "sum") / len(ids)
+    wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
-        raise IdError(f"a target id must lie in [0, {limit}), got {int(ids[wrong[0]])}")
-    columns = target_columns(index, neurons, ids, evaluator)
-    if len(ids) == 1:
-        return Target(columns[:, 0].astype(np.float64), ids)
-    total = _core.combine_terms(np.ascontiguousarray(columns.T, dtype=np.float64), "sum")
-    return Target(total / len(ids), ids)
+        what = f"input {ids[0]}" if len(ids) == 1 else f"the mean of inputs {shown(ids)}"
+        raise InvalidValueError(
+            f"a target must have finite activations, got {values[wrong[0]]} of {what} at neuron {neurons[wrong[0]]} of "
+            f"{index.key}; choose another target, or neurons without that one"
+        )
+    return Target(np.ascontiguousarray(values), ids)
 
 
 def activations_of(
@@ -116,9 +125,11 @@ def activations_of(
     source = index.source
     evaluate_items = getattr(source, "evaluate_items", None)
     if source is None or evaluate_items is None:
+        advice = f"call {how_to_attach(index)}, or " if index.meta["kind"] == "model" else ""
         raise NotAttachedError(
-            f"input= runs the model on a new input, and {'nothing' if source is None else f'a {source.kind}'} is "
-            f"attached to {index.key}; attach the model, or give the input's activations of the group as a float vector"
+            f"input= runs the model on a new input, and {_ATTACHED[source.kind if source is not None else None]} is "
+            f"attached to {index.key}; {advice}give the input's activations of the group, a float vector of length "
+            f"{len(neurons)}, as the target"
         )
     evaluator.use(index)
     before = source.rows_run

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from neuralartifactdb.activations.source import LayerInfo, sampled_ids
+from neuralartifactdb.activations.source import LayerInfo, batch_shapes_of, sampled_ids
 from neuralartifactdb.capture.calibration import Calibration, calibrate, wave_unit
 from neuralartifactdb.capture.configuration import hook_names
 from neuralartifactdb.capture.datasets import open_reader
@@ -168,10 +168,9 @@ class ModelSource:
         wanted = self._checked_ids(ids)
         batches: list[tuple[NDArray[np.int64], int]] = []
         first = 0
-        for shape in reversed(self.query_batches):
-            while len(wanted) - first >= shape or (shape == self.query_batches[0] and first < len(wanted)):
-                batches.append((wanted[first : first + shape], shape))
-                first += shape
+        for shape in batch_shapes_of(len(wanted), self.query_batches):
+            batches.append((wanted[first : first + shape], shape))
+            first += shape
         values = self._runner.run(self._infos(layers), batches)
         return {name: rows.cpu().numpy() for name, rows in values.items()}
 

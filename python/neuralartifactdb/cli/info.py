@@ -93,7 +93,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
                 "version": state.number,
                 "uuid": state.database.get("uuid"),
                 "created": state.database.get("created"),
-                "n_inputs": max([n_attributed, *(layer["n_inputs"] for layer in layers)]),
+                "n_inputs": max([n_attributed, *(layer["n_inputs"] for layer in layers), *_n_inputs_of_masks(state)]),
                 "nbytes": state.nbytes,
                 "layers": layers,
                 "masks": masks,
@@ -173,6 +173,11 @@ def _mask_facts(view: MaskView) -> dict[str, Any]:
         "deflated_nbytes": view.deflated_nbytes,
         "index_nbytes": view.index_nbytes,
     }
+
+
+def _n_inputs_of_masks(state: State) -> list[int]:
+    """One more than the greatest input id of each collection."""
+    return [int(entry.meta.get("n_inputs", 0)) for entry in state.masks.values()]
 
 
 def _n_indexed(segment: MaskSegment) -> int:

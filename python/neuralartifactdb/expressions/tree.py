@@ -416,8 +416,7 @@ def _joint_token(left: Expression, right: Expression) -> Hashable:
     if a is not None and b is not None and a != b:
         raise InvalidValueError(
             f"one expression must stay within one database, got {_shortened(left)} of {a} and {_shortened(right)} of "
-            f"{b}; "
-            "query each, and pass one result as `where=` ids to the other"
+            f"{b}; query each, and give the ids of one result as where= of the other"
         )
     return b if a is None else a
 

@@ -5,7 +5,7 @@ One expression over counts, areas and columns; filters and top-k share it (desig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -99,9 +99,9 @@ class MaskCandidates:
         """Single masks, however many were evaluated."""
         return self.unit
 
-    def seconds(self, n: int, *, sequential: bool) -> float:
-        """Predicted seconds to evaluate `n` masks; in one pass they take as long."""
-        return self._costs.seconds(n)
+    def seconds(self, waves: Sequence[int]) -> float:
+        """Predicted seconds to evaluate waves of so many masks."""
+        return self._costs.seconds(sum(waves))
 
     def bytes_to_read(self, n: int) -> int:
         """Predicted bytes of pixels of n masks."""

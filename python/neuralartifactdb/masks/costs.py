@@ -45,5 +45,5 @@ class ReadCosts:
     bytes_per_mask: float
 
     def seconds(self, n: int) -> float:
-        """Of evaluating n masks, in one pass or in waves."""
+        """Of evaluating n masks, in any number of waves."""
         return n * (_MASK_S + self.bytes_per_mask * _BYTE_S)

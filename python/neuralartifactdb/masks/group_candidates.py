@@ -6,7 +6,7 @@ masks that the bounds leave open (design section 5, "Groups").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -217,9 +217,9 @@ class GroupCandidates:
         """Single groups, however many were evaluated."""
         return self.unit
 
-    def seconds(self, n: int, *, sequential: bool) -> float:
-        """Predicted seconds to evaluate `n` groups; in one pass they take as long."""
-        return self._costs.seconds(self.masks_to_read(n))
+    def seconds(self, waves: Sequence[int]) -> float:
+        """Predicted seconds to evaluate waves of so many groups."""
+        return self._costs.seconds(self.masks_to_read(sum(waves)))
 
     def masks_to_read(self, n: int) -> int:
         """Predicted masks that evaluating n groups reads."""

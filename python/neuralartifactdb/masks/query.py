@@ -204,6 +204,7 @@ def searched(
             largest=query.largest,
             is_filter=query.is_filter,
             limits=options.limits,
+            began=options.began,
             on_progress=options.on_progress,
             predict_only=options.explain,
         )

@@ -13,7 +13,7 @@ import logging
 import os
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from neuralartifactdb import _core
 from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, Error, FormatError, InvalidValueError
@@ -176,6 +176,12 @@ class DatabaseDirectory:
             else:
                 self._readers.move_to_end(ref)
             return reader
+
+    def forget(self, refs: Iterable[SegmentRef]) -> None:
+        """Let go of the readers of segments that the newest version has no more; who holds one may go on with it."""
+        with self._mutex.lock:
+            for ref in refs:
+                self._readers.pop(ref, None)
 
     @property
     def bytes_read(self) -> int:

@@ -1,15 +1,17 @@
 // Sums, minima and maxima over a group of neurons, one lane per input, left to right, in float64 (design.md, section 3,
 // "One arithmetic"): the lower and the upper end of an input are one pair of doubles and travel together.
 
+// One exact score. A term that is not a number (0 * inf) makes it none, wherever in the group it stands.
 template <int kKind>
 inline double combine_one(double acc, double term) noexcept {
   if (kKind == kCombineSum) return acc + term;
-  if (kKind == kCombineMin) return term < acc ? term : acc;
-  return term > acc ? term : acc;
+  const bool better = kKind == kCombineMin ? term < acc : term > acc;
+  return better || term != term ? term : acc;
 }
 
 typedef double Pair __attribute__((vector_size(16)));
 
+// The ends of a bound: no term is NaN (terms.inl).
 template <int kKind>
 inline Pair combine_pair(Pair acc, Pair term) noexcept {
   if (kKind == kCombineSum) return acc + term;

@@ -20,6 +20,7 @@ constexpr std::size_t kReleaseFrom = 4096;  // candidates: below, releasing the 
 
 struct SearchObject {
   explicit SearchObject(const SearchOptions& options) : search(options) {}
+  explicit SearchObject(const BoundedSearch& other) : search(other) {}
   BoundedSearch search;
   std::atomic<bool> in_use{false};
 };
@@ -91,11 +92,14 @@ Array<std::int64_t> next_wave(SearchObject& self, py::ssize_t unit, py::ssize_t 
   return copy_to_array(run(self, 0, Over::kAll, [&](BoundedSearch& s) { return s.next_wave(u, most); }));
 }
 
-py::tuple plan(SearchObject& self, py::ssize_t unit, py::ssize_t max_wave) {
+Array<std::int64_t> rehearse(SearchObject& self, py::ssize_t unit, py::ssize_t max_wave) {
   const std::size_t u = require_size("unit", unit, 1, PY_SSIZE_T_MAX);
   const std::size_t most = require_size("max_wave", max_wave, 1, PY_SSIZE_T_MAX);
-  const search::PlannedWork work = run(self, 0, Over::kAll, [&](const BoundedSearch& s) { return s.plan(u, most); });
-  return py::make_tuple(work.n_evaluations, work.n_waves);
+  return copy_to_array(run(self, 0, Over::kAll, [&](BoundedSearch& s) { return s.rehearse(u, most); }));
+}
+
+std::unique_ptr<SearchObject> copy(SearchObject& self) {
+  return run(self, 0, Over::kAll, [](const BoundedSearch& s) { return std::make_unique<SearchObject>(s); });
 }
 
 void offer(SearchObject& self, const py::object& ids, const py::object& lower, const py::object& upper,
@@ -134,7 +138,8 @@ void bind_search(py::module_& m) {
       .def("offer", &offer, py::arg("ids"), py::arg("lower"), py::arg("upper"), py::arg("may_be_null") = py::none())
       .def("next_wave", &next_wave, py::arg("unit"), py::arg("max_wave"))
       .def("refine", &refine, py::arg("ids"), py::arg("lower"), py::arg("upper"), py::arg("may_be_null") = py::none())
-      .def("plan", &plan, py::arg("unit"), py::arg("max_wave"))
+      .def("copy", &copy)
+      .def("rehearse", &rehearse, py::arg("unit"), py::arg("max_wave"))
       .def("result", &result)
       .def_property_readonly("threshold", property<Number>([](BoundedSearch& s) { return s.threshold(); }))
       .def_property_readonly("kth", property<Number>([](BoundedSearch& s) { return s.kth(); }))

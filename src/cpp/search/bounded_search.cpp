@@ -373,29 +373,23 @@ void BoundedSearch::refine(const Block& block) {
   }
 }
 
-// ---- what is known --------------------------------------------------------------------------------------------------
-
-PlannedWork BoundedSearch::plan(std::size_t unit, std::size_t max_wave) const {
-  BoundedSearch copy(*this);
-  PlannedWork work{0, 0};
-  for (;;) {
-    if (copy.next_wave(unit, max_wave).empty()) return work;
-    ++work.n_waves;
-    const std::vector<std::size_t> wave(copy.handed_out_);
-    work.n_evaluations += static_cast<std::int64_t>(wave.size());
-    for (const std::size_t index : wave) {
-      const Candidate& c = copy.candidates_[index];
-      const double best = cost_of_key(c.best);
-      const double worst = cost_of_key(c.worst);  // NaN: may be NULL or unbounded
-      const bool bounded = std::isfinite(best) && std::isfinite(worst);
-      RankKey guess = bounded ? key_of_cost(best * 0.5 + worst * 0.5) : c.worst;
-      guess = std::min(std::max(guess, c.best), c.worst);
-      copy.apply(index, {guess, guess});
-    }
-    copy.handed_out_.clear();
-    copy.settle_exact();
+std::vector<std::int64_t> BoundedSearch::rehearse(std::size_t unit, std::size_t max_wave) {
+  std::vector<std::int64_t> wave = next_wave(unit, max_wave);
+  for (const std::size_t index : std::vector<std::size_t>(handed_out_)) {
+    const Candidate& c = candidates_[index];
+    const double best = cost_of_key(c.best);
+    const double worst = cost_of_key(c.worst);  // NaN: may be NULL or unbounded
+    const bool bounded = std::isfinite(best) && std::isfinite(worst);
+    RankKey guess = bounded ? key_of_cost(best * 0.5 + worst * 0.5) : c.worst;
+    guess = std::min(std::max(guess, c.best), c.worst);
+    apply(index, {guess, guess});
   }
+  handed_out_.clear();
+  settle_exact();
+  return wave;
 }
+
+// ---- what is known --------------------------------------------------------------------------------------------------
 
 Ranking BoundedSearch::result() const {
   std::vector<Rank> ranks;

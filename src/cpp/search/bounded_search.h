@@ -41,11 +41,6 @@ struct Ranking {
   std::vector<std::uint8_t> is_null;
 };
 
-struct PlannedWork {
-  std::int64_t n_evaluations;
-  std::int64_t n_waves;
-};
-
 // Contract:
 // - An exact score always lies inside every interval given for its id; ids are distinct over all blocks.
 // - result() then equals brute force: best score first, ties by id ascending, NULL after every score, at most k.
@@ -69,8 +64,9 @@ class BoundedSearch {
   // does an id that is not open (ids dropped meanwhile are ignored); then nothing has changed.
   void refine(const Block& block);
 
-  // Predicts evaluations and waves: runs on a copy in which every refinement gives the middle of its interval.
-  PlannedWork plan(std::size_t unit, std::size_t max_wave) const;
+  // next_wave, each candidate of it then refined to the middle of its interval (to the worse end, where an end is
+  // unbounded or may be NULL): on a copy, what a search is likely to evaluate.
+  std::vector<std::int64_t> rehearse(std::size_t unit, std::size_t max_wave);
 
   // Exact candidates still in the race, in rank order (ids ascending when unbounded with a floor), at most k.
   Ranking result() const;
