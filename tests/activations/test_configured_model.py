@@ -76,7 +76,7 @@ def add_global_hook(model: Any) -> Any:
 
 
 def ask(db: nadb.Database) -> nadb.Result:
-    db._evaluated.forget()
+    db._session.evaluated.forget()
     result = db.activations["3"].nearest(4, [0, 1, 2], k=5)
     assert isinstance(result, nadb.Result)
     assert result.stats.inputs_inferred

@@ -281,7 +281,7 @@ def test_a_time_limit_counts_the_run_of_the_target(monkeypatch: pytest.MonkeyPat
             assert result.exact == (limit == 100.0)
             assert result.exact or f"timeout_s={limit:g}" in result.guarantee
             assert result.stats.seconds["total"] == calls
-            b.db._evaluated.forget()
+            b.db._session.evaluated.forget()
 
 
 def test_a_time_limit_is_one_for_all_restarts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ class World:
         )
         (self.layer,) = self.db.index_activations(self.model, self.data, "2", storage=0.3, capture=self.capture)
         self.result: Any = self.layer.highest(GROUP, k=5)
-        self.db._evaluated.forget()  # or calls would not run the model
+        self.db._session.evaluated.forget()  # or calls would not run the model
         assert_undisturbed(before, self.model)  # what building altered would not be missed later
 
     def dataset(self, n: int) -> Data:

@@ -75,9 +75,7 @@ def undefined_scores() -> Iterator[Array]:
             columns = [np.where(rng.random(n) < 0.3, 1e308, rng.standard_normal(n)).tobytes() for _ in range(3)]
             weights = np.roll([0.0, 1.0, 2.0], n)
             out = np.empty(n)
-            _core.value_bounds(
-                columns, 3, n, n, "float64", "abs_diff", how, np.full(3, -1e308), weights, None, out, None
-            )
+            _core.value_scores(columns, 3, n, n, "float64", "abs_diff", how, np.full(3, -1e308), weights, out)
             yield np.isnan(out)
             yield out[~np.isnan(out)]
 

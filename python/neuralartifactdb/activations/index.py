@@ -48,7 +48,8 @@ class _Compared:
     @property
     def outside(self) -> NDArray[np.float64]:
         """How far each value lies outside its bounds; NaN for a NaN."""
-        return np.maximum(self.lower - self.values, self.values - self.upper)
+        with np.errstate(over="ignore"):
+            return np.maximum(self.lower - self.values, self.values - self.upper)
 
     @property
     def inside(self) -> bool:
