@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import neuralartifactdb as nadb
 from bench.activations.answers import Answer, Query, WrongAnswerError
 from bench.activations.workloads import BATCH_SIZE, Workload
+from bench.page_cache import files_under
 from neuralartifactdb.activations.candidates import InputCandidates
 from neuralartifactdb.activations.evaluation import Evaluator
 
@@ -46,6 +47,10 @@ class Ours:
         self.last: nadb.Result | None = None
         self.largest_tolerance = 0.0
         self._layers = {key: db.activations[key] for key in db.activations}
+
+    def files(self) -> list[Path]:
+        """All of the database."""
+        return list(files_under(Path(self.db.path)))
 
     def answer(self, query: Query) -> Answer:
         """Answers one query, timed."""

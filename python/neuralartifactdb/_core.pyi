@@ -76,6 +76,9 @@ class StoredArray:
     def in_memory(self, at: int) -> bool:
         """Whether the block of the byte at a position can be read without waiting for the disk; True if unknown."""
 
+    def announce(self, offset: int, length: int) -> None:
+        """Let the system fetch the blocks of a range of bytes while something else is worked on."""
+
     @property
     def bytes_read(self) -> int: ...
 
@@ -568,7 +571,7 @@ def count_stored(
     """
 
 def choose_strips(
-    starts: _Ints, boxes: _Ints, lower: _Floats, upper: _Floats, at: _Ids, *, all: bool
+    starts: _Ints, boxes: _Ints, lower: _Floats, upper: _Floats, at: _Ids, n_strips: _Ints
 ) -> tuple[_Ints, _Ints, _Ints]:
     """Which strips (rows of cells) of some masks to read next; a strip is open where its ends differ.
 
@@ -577,10 +580,11 @@ def choose_strips(
         boxes (int32 (leaves, n, 4)): Clipped.
         lower, upper (float64 (leaves, n, grid)): Certain bounds of the counts in the strips of the boxes.
         at (int64 (k,)): Positions of the masks.
-        all: From the first open strip to the last; else the one that leaves most open, all leaves together.
+        n_strips (int32 (k,)): How many, at least 1: those that leave most open, all leaves together, the first of
+            equals.
 
     Returns:
-        first, last (int32 (k,)): Strips [first, last), empty where none is open.
+        first, last (int32 (k,)): Strips [first, last) from the first to the last of those, empty where none is open.
         parts (int32 (leaves, k, 4)): The boxes within them; empty where the leaf has no open strip among them.
     """
 

@@ -38,26 +38,28 @@ def strips(draw: st.DrawFn) -> dict[str, Any]:
     return {"starts": starts, "boxes": boxes, "lower": lower, "upper": upper, "at": at}
 
 
-def chosen(held: dict[str, Any], m: int, *, everything: bool) -> tuple[int, int]:
+def chosen(held: dict[str, Any], m: int, n_strips: int) -> tuple[int, int]:
     """First and last strip by the description in strips.h."""
     widths = (held["upper"] - held["lower"])[:, m].sum(axis=0).tolist()
-    is_open = [s for s, width in enumerate(widths) if width > 0]
-    if not is_open:
-        return 0, 0
-    if everything:
-        return is_open[0], is_open[-1] + 1
-    widest = widths.index(max(widths))
-    return widest, widest + 1
+    taken: list[int] = []
+    while len(taken) < n_strips:
+        widest = max((width, -s) for s, width in enumerate(widths))
+        if widest[0] <= 0:
+            break
+        taken.append(-widest[1])
+        widths[taken[-1]] = 0.0
+    return (min(taken), max(taken) + 1) if taken else (0, 0)
 
 
-@given(held=strips(), everything=st.booleans(), data=st.data())
-def test_strips_are_chosen_and_taken_in_as_described(held: dict[str, Any], everything: bool, data: Any) -> None:
+@given(held=strips(), data=st.data())
+def test_strips_are_chosen_and_taken_in_as_described(held: dict[str, Any], data: Any) -> None:
     lower, upper, at = held["lower"], held["upper"], held["at"]
-    first, last, parts = _core.choose_strips(held["starts"], held["boxes"], lower, upper, at, all=everything)
+    n_strips = np.array([data.draw(st.integers(1, 5)) for _ in at], dtype=np.int32)
+    first, last, parts = _core.choose_strips(held["starts"], held["boxes"], lower, upper, at, n_strips)
     counts = np.full((len(lower), len(at)), 77, dtype=np.int64)  # of what has no open strip, nothing is taken in
     wanted_lower, wanted_upper = lower.copy(), upper.copy()
     for i, m in enumerate(at.tolist()):
-        assert (first[i], last[i]) == chosen(held, m, everything=everything)
+        assert (first[i], last[i]) == chosen(held, m, int(n_strips[i]))
         here = slice(first[i], last[i])
         for leaf in range(len(lower)):
             x0, y0, x1, y1 = held["boxes"][leaf, m].tolist()
@@ -84,3 +86,17 @@ def test_a_count_outside_its_bounds_is_told(count: int, is_wrong: bool) -> None:
     found = _core.put_strips(starts, boxes, lower, upper, at, *ends, np.array([[count]]))
     assert found == ((0, 0, 3.0, 7.0) if is_wrong else None)
     assert lower.tolist() == ([[[1.0, 2.0]]] if is_wrong else [[[count, 0.0]]])
+
+
+@pytest.mark.parametrize(
+    ("n_strips", "error", "match"),
+    [
+        (np.zeros(1, np.int32), ValueError, "`n_strips` must be at least 1, got 0 at position 0"),
+        (np.ones(2, np.int32), ValueError, "`n_strips`"),
+        (np.ones(1, np.int64), TypeError, "int32"),
+    ],
+)
+def test_bad_numbers_of_strips(n_strips: Any, error: type[Exception], match: str) -> None:
+    starts, boxes = np.array([[0, 2, 4]], np.int32), np.array([[[0, 0, 3, 4]]], np.int32)
+    with pytest.raises(error, match=match):
+        _core.choose_strips(starts, boxes, np.zeros((1, 1, 2)), np.ones((1, 1, 2)), np.zeros(1, np.int64), n_strips)

@@ -5,6 +5,7 @@ That the answers are right is tested with those of all masks: half of the collec
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 from unittest import mock
 
@@ -44,8 +45,14 @@ def test_strips_hold_the_count_and_reading_all_of_them_finds_it(case: Case, data
         lower, upper = strips.totals(at)
         assert (lower[0] <= exact).all()
         assert (exact <= upper[0]).all()
-        for everything in (False, True):
-            first, last, part = strips.choose(at, everything=everything)
+        some = np.array([data.draw(st.integers(1, strips.grid)) for _ in at], dtype=np.int32)
+        every = np.full(len(at), strips.grid, dtype=np.int32)
+        for least, most in strips.expected(at):  # narrower with every strip, and never beyond what is certain
+            assert (lower <= least).all()
+            assert (least <= most).all()
+            assert (most <= upper).all()
+        for n_strips in (some, every):
+            first, last, part = strips.choose(at, n_strips)
             counts = [
                 mask_oracle.count(b.pixels[i], tuple(part[0, k].tolist()), **given, nodata=case.nodata)
                 for k, i in enumerate(ids.tolist())
@@ -55,7 +62,7 @@ def test_strips_hold_the_count_and_reading_all_of_them_finds_it(case: Case, data
             assert (lower <= narrower[0]).all()
             assert (narrower[1] <= upper).all()
         assert narrower[0][0].tolist() == narrower[1][0].tolist() == exact
-        first, last, part = strips.choose(at, everything=True)
+        first, last, part = strips.choose(at, every)
         assert (first == last).all()  # nothing is left
         assert not part.any()
 
@@ -98,7 +105,7 @@ def test_a_filter_stops_reading_a_mask_once_its_condition_is_decided() -> None:
         true = sorted(mask_oracle.count(m, (8, 8, 60, 60), low=100) for m in b.pixels)
         condition = nadb.count(region, low=100) > true[30]
         step_by_step = rows_read(b, lambda m: m.filter(condition))
-        with mock.patch.object(stored_counts, "_SINGLE_STRIPS", 0):
+        with mock.patch.object(stored_counts, "_PREDICTED_READS", 0):
             all_open = rows_read(b, lambda m: m.filter(condition))
         assert step_by_step < 0.9 * all_open
 
@@ -180,8 +187,8 @@ def test_clipped_boxes_the_last_strip_and_nodata(box: mask_oracle.Box, nodata: i
                 assert b.masks.filter(count >= bound).ids.tolist() == [i for i in range(40) if true[i] >= bound]
 
 
-def test_a_few_strips_are_read_singly_then_all_others_at_once() -> None:
-    """Of a condition that only the last pixel decides: three strips, then one read from the first open to the last."""
+def test_as_many_strips_are_read_as_are_expected_to_decide_then_all_others() -> None:
+    """One read where the expectation comes true; where it does not, one more, of all that is open."""
     with built(SMOOTH) as b:
         view, ids = view_of(b), np.arange(60)
         leaf = nadb.count(nadb.box(0, 0, 64, 64), low=100)
@@ -192,19 +199,25 @@ def test_a_few_strips_are_read_singly_then_all_others_at_once() -> None:
             rows.append(boxes[0, :, 3] - boxes[0, :, 1])
             return count(self, at, boxes)
 
-        with (
-            mock.patch.object(stored_counts._Pixels, "count", noting),
-            mock.patch.object(stored_counts._Pixels, "in_memory", return_value=True),
-        ):
-            found, _ = stored_counts.count_stored(view, ids, [leaf], {}, lambda at, _: np.ones(len(at), np.bool_))
-        assert len(rows) == 4
-        assert all((part <= 8).all() for part in rows[:3])
-        assert np.array_equal(found[leaf.key][0], found[leaf.key][1])
-        with mock.patch.object(stored_counts._Pixels, "in_memory", return_value=False):
+        def read(is_open: Any) -> Any:
             rows.clear()
             with mock.patch.object(stored_counts._Pixels, "count", noting):
-                stored_counts.count_stored(view, ids, [leaf], {}, lambda at, _: np.ones(len(at), np.bool_))
-        assert len(rows) == 1  # a disk is asked once
+                return stored_counts.count_stored(view, ids, [leaf], {}, is_open)[0][leaf.key]
+
+        lower, upper = OpenStrips(view, ids, [leaf], np.array([[[0, 0, 64, 64]] * 60], np.int32)).totals(ids)
+        width = (upper - lower)[0]
+        least, most = read(lambda at, values: values[leaf.key].upper - values[leaf.key].lower > width[at] * 0.99)
+        assert len(rows) == 1  # any strip narrows that much
+        assert (rows[0] <= 8).all()
+        assert (least < most).any()
+        least, most = read(lambda at, _: np.ones(len(at), np.bool_))
+        assert len(rows) == 1  # nothing less decides
+        assert np.array_equal(least, most)
+        asked = itertools.count()
+        least, most = read(lambda at, _: np.full(len(at), next(asked) > 0))  # expected to decide; it does not
+        assert len(rows) == 2
+        assert (rows[0] <= 8).all()
+        assert np.array_equal(least, most)
 
 
 def test_masks_without_an_index_row_may_have_any_count() -> None:

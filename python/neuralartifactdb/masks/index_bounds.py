@@ -6,7 +6,7 @@ has [0, area], never "zero, so pruned". Implements design section 5, "Bounds" an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "EMPTY_BOX",
     "NO_EDGES",
     "EdgeRows",
+    "announce_rows",
     "blocks",
     "box_areas",
     "cell_bounds",
@@ -137,6 +138,22 @@ def box_areas(boxes: Boxes, shapes: NDArray[np.int32]) -> Floats:
     areas: Floats = (inside[:, 2] - inside[:, 0]) * (inside[:, 3] - inside[:, 1])
     missing = missing_boxes(boxes)
     return np.where(missing, np.nan, areas) if missing.any() else areas
+
+
+def announce_rows(
+    parts: Sequence[tuple[MaskSegment, int, int]], low: float | None, high: float | None, meta: CollectionMeta
+) -> None:
+    """Let the system fetch what `count_bounds` will read of segments, one after another, where it must come from disk.
+
+    Nothing is asked of it from the first segment on whose rows are in memory.
+    """
+    for segment, first, last in parts:
+        if not segment.n_edges:
+            continue
+        rows = EdgeRows(segment.edges, low, high, meta)
+        edges = sorted({row for row in rows.rows if isinstance(row, int)})
+        if not segment.announce_index_rows(edges, first, last):
+            return
 
 
 def count_bounds(

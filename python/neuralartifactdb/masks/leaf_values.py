@@ -16,7 +16,7 @@ from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.expressions.tree import Leaf
 from neuralartifactdb.masks.counts import Area, Count
-from neuralartifactdb.masks.index_bounds import box_areas, count_bounds
+from neuralartifactdb.masks.index_bounds import announce_rows, box_areas, count_bounds
 from neuralartifactdb.masks.other_masks import OtherMasks
 from neuralartifactdb.masks.pixel_counts import RowsRead, planned_in, read_and_count, regions_of
 from neuralartifactdb.masks.regions import BoxColumn, OtherMask, Region
@@ -149,6 +149,7 @@ class LeafValues:
         if isinstance(region, OtherMask):
             yield from (self._others[region.collection].count_bounds(*part, region, *limits) for part in parts)
             return
+        announce_rows(parts, *limits, meta)
         everywhere = None if isinstance(region, BoxColumn) else regions_of(region, parts[0][0], slice(0, 0))
         for segment, first, last in parts:
             boxes = regions_of(region, segment, slice(first, last)) if everywhere is None else everywhere

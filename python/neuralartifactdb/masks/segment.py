@@ -147,6 +147,25 @@ class MaskSegment:
         """
         if not self._own_index:
             return self._lazy().rows(edge, first, last)
+        return self.reader.read("histograms", *self._index_range(edge, first, last))
+
+    def announce_index_rows(self, edges: Sequence[int], first: int, last: int) -> bool:
+        """Let the system fetch index rows of some edges, of masks in any blocks, unless they are in memory.
+
+        Returns:
+            Whether it was told to.
+        """
+        if not (self._own_index and edges and first < last):
+            return False
+        ranges = [
+            self._index_range(edge, max(first, start), min(last, start + INDEX_BLOCK))
+            for start in range(first // INDEX_BLOCK * INDEX_BLOCK, last, INDEX_BLOCK)
+            for edge in edges
+        ]
+        return self.reader.announce("histograms", np.array(ranges, dtype=np.int64))
+
+    def _index_range(self, edge: int, first: int, last: int) -> tuple[int, int]:
+        """Where index rows of one edge are, of masks of one block: offset and length."""
         block, at = divmod(first, INDEX_BLOCK)
         start = block * INDEX_BLOCK
         n = min(INDEX_BLOCK, self.n - start)
@@ -156,8 +175,7 @@ class MaskSegment:
                 f"{INDEX_BLOCK} of {self.n} masks"
             )
         cells = self.grid * self.grid
-        offset = (start * self.n_edges + edge * n + at) * cells
-        return self.reader.read("histograms", offset, (last - first) * cells)
+        return (start * self.n_edges + edge * n + at) * cells, (last - first) * cells
 
     def indexed(self) -> NDArray[np.bool_] | None:
         """Which masks have index rows, bool (n,); None if all have (`n_edges` > 0) or none has (`n_edges` == 0)."""

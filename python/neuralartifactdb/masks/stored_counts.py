@@ -1,7 +1,7 @@
 """Counts over boxes straight from the files, by all threads of the core: no row is held in memory.
 
-Where masks are large, only rows that the index leaves open are read, and of a filter's masks strip after strip until
-the condition is decided (`OpenStrips`; docs/ARCHITECTURE.md, "Masks"). Implements design section 5, "Verify".
+Where masks are large, only rows that the index leaves open are read, and of a filter's masks first those that are
+expected to decide the condition (`OpenStrips`; docs/ARCHITECTURE.md, "Masks"). Implements design section 5, "Verify".
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ IsOpen = Callable[[NDArray[np.int64], Mapping[Hashable, Intervals]], NDArray[np.
 _OPEN_FILES: Final = 64
 #: rows of a mask's boxes below which a read of them all costs less than to look which are open
 STRIPS_FROM_BYTES = 32 << 10
-#: masks whose rows are looked for in the page cache
-_SAMPLED: Final = 16
-#: strips that are read one by one before all the others are
-_SINGLE_STRIPS: Final = 3
+#: reads of as many strips as are expected to decide, before all the others are read
+_PREDICTED_READS = 1
+#: strips that may be expected to decide; where more are needed, all are read
+_MOST_STRIPS = 4
 
 
 def count_stored(
@@ -160,22 +160,33 @@ def _count_strips(
         is_open: as for `count_stored`.
     """
     everything = np.arange(len(ids_at))
+
+    def still_open(at: NDArray[np.int64], lower: Floats, upper: Floats) -> NDArray[np.bool_]:
+        assert is_open is not None
+        wanted = ids_at[at]
+        values = {key: intervals_of(low[wanted], high[wanted]) for key, (low, high) in found.items()}
+        for leaf, low, high in zip(pixels.leaves, lower, upper, strict=True):
+            null = found[leaf.key][0][wanted]  # 0 or NaN
+            values[leaf.key] = intervals_of(low + null, high + null)
+        return is_open(wanted, values)
+
     at = everything
-    for n_read in range(_SINGLE_STRIPS + 1):
+    for n_read in range(_PREDICTED_READS + 1):
         if is_open is not None and n_read:
-            wanted = ids_at[at]
-            values = {key: intervals_of(low[wanted], high[wanted]) for key, (low, high) in found.items()}
-            for leaf, low, high in zip(pixels.leaves, *strips.totals(at), strict=True):
-                null = found[leaf.key][0][wanted]  # 0 or NaN
-                values[leaf.key] = intervals_of(low + null, high + null)
-            at = at[is_open(wanted, values)]
+            at = at[still_open(at, *strips.totals(at))]
             if not len(at):
                 break
-        to_the_end = is_open is None or n_read == _SINGLE_STRIPS
-        first, last, parts = strips.choose(at, everything=to_the_end)
-        if not n_read and not to_the_end and not pixels.in_memory(at, parts):
-            to_the_end = True  # a disk answers one longer read sooner than two
-            first, last, parts = strips.choose(at, everything=True)
+        n_strips = np.full(len(at), strips.grid, dtype=np.int32)
+        to_the_end = is_open is None or n_read == _PREDICTED_READS
+        if not to_the_end:
+            left = np.arange(len(at))
+            for n, (lower, upper) in zip(range(1, _MOST_STRIPS + 1), strips.expected(at), strict=False):
+                stays = still_open(at[left], lower[:, left], upper[:, left])
+                n_strips[left[~stays]] = n
+                left = left[stays]
+                if not len(left):
+                    break
+        first, last, parts = strips.choose(at, n_strips)
         strips.put(at, first, last, pixels.count_strips(strips, at, first, last, parts))
         if to_the_end:
             break
@@ -220,18 +231,6 @@ class _Pixels:
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)  # explains what the core could not read
-
-    def in_memory(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> bool:
-        """Whether most rows of boxes can be read without waiting for the disk, judged by some."""
-        where = np.flatnonzero(boxes[:, :, 3].max(axis=0))
-        some = where[np.linspace(0, len(where) - 1, min(len(where), _SAMPLED)).astype(np.int64)]
-        item = self._view.meta.stored_dtype.itemsize
-        held = 0
-        for i in some.tolist():
-            y0 = int(boxes[:, i, 3].max()) - 1  # a row of a box, whatever leaf's
-            offset = int(self._offsets[at[i]]) + y0 * int(self._widths[at[i]]) * item
-            held += self._arrays[self._array_of[at[i]]].in_memory(offset)
-        return 2 * held >= len(some)
 
     def _note(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> None:
         """What reading the rows of some boxes takes."""

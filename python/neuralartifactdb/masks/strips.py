@@ -1,8 +1,8 @@
 """Which rows of masks their index leaves open, and what becomes known as some of them are read.
 
 A strip is a row of cells of the index. Most strips of a box are certain (nothing there reaches the threshold, or
-everything does), and a filter's condition is often decided before all open ones are read. So pixels are read strip by
-strip, where that saves bytes: bound, then verify, within a mask (docs/ARCHITECTURE.md, "Masks").
+everything does), and a filter's condition is often decided before all open ones are read. So only some strips are read,
+where that saves bytes: bound, then verify, within a mask (docs/ARCHITECTURE.md, "Masks").
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ class OpenStrips:
 
     Attributes:
         ids: as given.
+        grid: strips of a mask.
         lower: float64 (leaves, k, grid).
         upper: float64 (leaves, k, grid).
     """
 
     def __init__(self, view: MaskView, ids: Ids, leaves: Sequence[Count], boxes: NDArray[np.int32]) -> None:
         self.ids = ids
+        self.grid = view.meta.grid or 1
         self._boxes = np.ascontiguousarray(boxes)
-        grid = view.meta.grid or 1
+        grid = self.grid
         heights = np.empty(len(ids), dtype=np.int64)
         self.lower: Floats = np.zeros((len(leaves), len(ids), grid))
         self.upper: Floats = np.empty_like(self.lower)
@@ -100,14 +102,29 @@ class OpenStrips:
         """Certain bounds of the counts of masks at some positions, float64 (leaves, len(at)) each."""
         return self.lower[:, at].sum(axis=2), self.upper[:, at].sum(axis=2)
 
-    def choose(self, at: Ids, *, everything: bool) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """Of each mask the strips [first, last) to read: the one that leaves most open, or all that are open.
+    def expected(self, at: Ids) -> Iterator[tuple[Floats, Floats]]:
+        """What `totals` may say of masks after one more strip was read of each, after two, and so on, those that leave
+        most open first; a count in a strip is taken for the middle of its bounds."""
+        lower, upper = self.lower[:, at], self.upper[:, at]
+        least, most = lower.sum(axis=2), upper.sum(axis=2)
+        order = np.argsort(-(upper - lower).sum(axis=0), axis=1, kind="stable")
+        for n in range(lower.shape[2] - 1):
+            strip = np.broadcast_to(order[np.newaxis, :, n : n + 1], (len(lower), len(at), 1))
+            low = np.take_along_axis(lower, strip, axis=2)[:, :, 0]
+            half = (np.take_along_axis(upper, strip, axis=2)[:, :, 0] - low) / 2
+            least, most = least + half, most - half
+            yield least, most
+
+    def choose(
+        self, at: Ids, n_strips: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Of each mask the strips [first, last) to read: from the first to the last of the n that leave most open.
 
         Returns:
             first and last, int32 (len(at),) each, equal where nothing is open; and the parts of the leaves' boxes in
             them, int32 (leaves, len(at), 4), empty where the leaf has no open strip among them.
         """
-        return _core.choose_strips(self._starts, self._boxes, self.lower, self.upper, at, all=everything)
+        return _core.choose_strips(self._starts, self._boxes, self.lower, self.upper, at, n_strips)
 
     def middles(self, at: Ids, first: NDArray[np.int32], last: NDArray[np.int32]) -> NDArray[np.int64]:
         """Of each mask and leaf the middle of what is certain of the strips [first, last), int64 (leaves, len(at))."""

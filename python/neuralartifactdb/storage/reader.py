@@ -135,6 +135,26 @@ class SegmentReader:
                 self._cache.fill(spans, stored)
         return spans
 
+    def announce(self, name: str, ranges: npt.NDArray[np.int64]) -> bool:
+        """Let the system fetch what `read_many` will be asked for, unless the first range is in memory.
+
+        Args:
+            name: The array.
+            ranges: As for `read_many`, at least one.
+
+        Returns:
+            Whether it was told to.
+        """
+        array = self._open.get(name) or self._open_array(name)
+        if self._cache.find(array.number, array.entry.nbytes, array.block_bytes, ranges[:1]).complete:
+            return False
+        with self.stored(name) as stored:
+            if stored.in_memory(int(ranges[0, 0])):
+                return False
+            for offset, length in ranges.tolist():
+                stored.announce(offset, length)
+        return True
+
     def read_spans(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
         """As `read_many`, for ranges of several blocks each, such as rows of pixels, past the cache.
 

@@ -3,6 +3,7 @@
 #include "mask/stored_counts.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -61,7 +62,6 @@ class Counter {
     for (std::size_t leaf = 0; leaf < masks_.n_leaves; ++leaf) {
       std::fill(out_ + leaf * masks_.n + begin, out_ + leaf * masks_.n + end, 0);
     }
-    announce(begin, end);
     while (begin < end) {
       const storage::StoredArray& array = array_of(begin);
       const std::size_t step = strip_blocks(array);
@@ -82,15 +82,8 @@ class Counter {
     }
   }
 
- private:
-  const storage::StoredArray& array_of(std::size_t i) const { return *masks_.arrays[masks_.array_of[i]]; }
-
-  static std::size_t strip_blocks(const storage::StoredArray& array) {
-    return std::max<std::size_t>(1, kStripBytes / array.block_bytes());
-  }
-
-  // Where the disk has to be waited for, it is better asked for all masks at once; asking costs as much as reading does
-  // where it has not.
+  // Where the disk has to be waited for, it is better asked for all masks [begin, end) at once; asking costs as much as
+  // reading does where it has not.
   void announce(std::size_t begin, std::size_t end) const {
     std::size_t first = begin;
     while (first < end && blocks_of(first).empty()) ++first;
@@ -99,6 +92,13 @@ class Counter {
       const Span blocks = blocks_of(i);
       array_of(i).announce(blocks.first, std::min(blocks.end, blocks.first + strip_blocks(array_of(i))));
     }
+  }
+
+ private:
+  const storage::StoredArray& array_of(std::size_t i) const { return *masks_.arrays[masks_.array_of[i]]; }
+
+  static std::size_t strip_blocks(const storage::StoredArray& array) {
+    return std::max<std::size_t>(1, kStripBytes / array.block_bytes());
   }
 
   Span blocks_of(std::size_t i) const {
@@ -173,13 +173,22 @@ void count_stored(const StoredMasks& masks, std::int64_t* out, int threads, cons
   const std::size_t n_threads = threads_for(n_bytes, kBytesPerThread, threads);
   // Neighbours share tasks, so that small masks are worth handing out, and their blocks are read once.
   const std::size_t per_task = std::clamp<std::size_t>(masks.n / (8 * n_threads), 1, kMostPerTask);
+  const std::size_t n_tasks = (masks.n + per_task - 1) / per_task;
+  const auto end_of = [&](std::size_t task) { return std::min(masks.n, (task + 1) * per_task); };
   std::vector<std::unique_ptr<std::uint8_t[]>> buffers(n_threads);
+  std::atomic<std::size_t> announced{0};  // tasks: those that come next, too, so that the disk never has nothing to do
   const auto body = [&](std::size_t task, std::size_t worker) {
+    const std::size_t until = std::min(n_tasks, task + 1 + n_threads);
+    for (std::size_t next = announced.load(); next < until;) {
+      if (!announced.compare_exchange_weak(next, next + 1)) continue;
+      counter.announce(next * per_task, end_of(next));
+      next = announced.load();
+    }
     auto& buffer = buffers[worker];
     if (!buffer) buffer.reset(new std::uint8_t[counter.strip_bytes()]);
-    counter.count(task * per_task, std::min(masks.n, (task + 1) * per_task), buffer.get());
+    counter.count(task * per_task, end_of(task), buffer.get());
   };
-  parallel_for((masks.n + per_task - 1) / per_task, static_cast<int>(n_threads), body, poll);
+  parallel_for(n_tasks, static_cast<int>(n_threads), body, poll);
 }
 
 }  // namespace nadb::mask

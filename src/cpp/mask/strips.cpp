@@ -2,6 +2,7 @@
 #include "mask/strips.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace nadb::mask {
 
@@ -23,41 +24,39 @@ struct Ends {
   double* upper;
 };
 
-void choose_open(const Strips& strips, std::size_t m, std::int32_t* first, std::int32_t* last) {
-  *first = *last = 0;
+// Fills `order` with the open strips of a mask, those that leave most open first.
+void rank_open(const Strips& strips, std::size_t m, std::vector<double>& widths, std::vector<std::int32_t>& order) {
+  order.clear();
   for (std::size_t s = 0; s < strips.grid; ++s) {
-    for (std::size_t leaf = 0; leaf < strips.n_leaves; ++leaf) {
-      if (!Ends(strips, leaf, m).open(s)) continue;
-      if (*first == *last) *first = static_cast<std::int32_t>(s);
-      *last = static_cast<std::int32_t>(s) + 1;
-      break;
-    }
-  }
-}
-
-void choose_widest(const Strips& strips, std::size_t m, std::int32_t* first, std::int32_t* last) {
-  double widest = 0.0;
-  *first = *last = 0;
-  for (std::size_t s = 0; s < strips.grid; ++s) {
-    double width = 0.0;
+    widths[s] = 0.0;
     for (std::size_t leaf = 0; leaf < strips.n_leaves; ++leaf) {
       const Ends ends(strips, leaf, m);
-      width += ends.upper[s] - ends.lower[s];
+      widths[s] += ends.upper[s] - ends.lower[s];
     }
-    if (width <= widest) continue;
-    widest = width;
-    *first = static_cast<std::int32_t>(s);
-    *last = *first + 1;
+    if (widths[s] > 0.0) order.push_back(static_cast<std::int32_t>(s));
   }
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return widths[static_cast<std::size_t>(a)] > widths[static_cast<std::size_t>(b)];
+  });
 }
 
 }  // namespace
 
-void choose_strips(const Strips& strips, const std::int64_t* at, std::size_t k, bool all, std::int32_t* first,
-                   std::int32_t* last, PixelBox* parts) {
+void choose_strips(const Strips& strips, const std::int64_t* at, const std::int32_t* n_strips, std::size_t k,
+                   std::int32_t* first, std::int32_t* last, PixelBox* parts) {
+  std::vector<double> widths(strips.grid);
+  std::vector<std::int32_t> order;
+  order.reserve(strips.grid);
   for (std::size_t i = 0; i < k; ++i) {
     const auto m = static_cast<std::size_t>(at[i]);
-    (all ? choose_open : choose_widest)(strips, m, first + i, last + i);
+    rank_open(strips, m, widths, order);
+    first[i] = last[i] = 0;
+    if (!order.empty()) {
+      const auto n = std::min(order.size(), static_cast<std::size_t>(n_strips[i]));
+      const auto ends = std::minmax_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n));
+      first[i] = *ends.first;
+      last[i] = *ends.second + 1;
+    }
     const std::int32_t* starts = strips.starts + m * (strips.grid + 1);
     for (std::size_t leaf = 0; leaf < strips.n_leaves; ++leaf) {
       PixelBox part = strips.boxes[leaf * strips.n + m];

@@ -21,11 +21,11 @@ struct Strips {
   double* upper;
 };
 
-// Which strips [first, last) of masks at[0, k) to read: those from the first open one to the last (`all`), or the one
-// that leaves most open, all leaves together, the first of equals. parts: n_leaves x k, a leaf's box within them; empty
-// where it has no open strip among them. Positions are in [0, n).
-void choose_strips(const Strips& strips, const std::int64_t* at, std::size_t k, bool all, std::int32_t* first,
-                   std::int32_t* last, PixelBox* parts);
+// Which strips [first, last) of masks at[0, k) to read: from the first to the last of the n_strips[i] that leave most
+// open, all leaves together, the first of equals; of all that are open where those are fewer. parts: n_leaves x k, a
+// leaf's box within them; empty where it has no open strip among them. Positions are in [0, n).
+void choose_strips(const Strips& strips, const std::int64_t* at, const std::int32_t* n_strips, std::size_t k,
+                   std::int32_t* first, std::int32_t* last, PixelBox* parts);
 
 // A count that lies outside its bounds.
 struct WrongCount {

@@ -51,9 +51,16 @@ struct StripArrays {
 };
 
 py::tuple choose_strips(const py::object& starts, const py::object& boxes, const py::object& lower,
-                        const py::object& upper, const py::object& at, bool all) {
+                        const py::object& upper, const py::object& at, const py::object& n_strips_object) {
   StripArrays arrays(starts, boxes, lower, upper, at);
   const std::size_t k = axis(arrays.at, 0);
+  const auto n_strips = require<std::int32_t>(n_strips_object, "n_strips", 1);
+  require_length(n_strips, "n_strips", k, "at");
+  for (std::size_t i = 0; i < k; ++i) {
+    if (n_strips.data()[i] >= 1) continue;
+    throw py::value_error("`n_strips` must be at least 1, got " + std::to_string(n_strips.data()[i]) + " at position " +
+                          std::to_string(i));
+  }
   Array<std::int32_t> first(ssize(k));
   Array<std::int32_t> last(ssize(k));
   Array<std::int32_t> parts(std::vector<py::ssize_t>{ssize(arrays.strips.n_leaves), ssize(k), 4});
@@ -62,7 +69,7 @@ py::tuple choose_strips(const py::object& starts, const py::object& boxes, const
   std::int32_t* lasts = last.mutable_data();
   {
     const py::gil_scoped_release release;
-    mask::choose_strips(arrays.strips, arrays.at.data(), k, all, firsts, lasts, part_boxes);
+    mask::choose_strips(arrays.strips, arrays.at.data(), n_strips.data(), k, firsts, lasts, part_boxes);
   }
   return py::make_tuple(first, last, parts);
 }
@@ -100,7 +107,7 @@ py::object put_strips(const py::object& starts, const py::object& boxes, const p
 
 void bind_mask_strips(py::module_& m) {
   m.def("choose_strips", &choose_strips, py::arg("starts"), py::arg("boxes"), py::arg("lower"), py::arg("upper"),
-        py::arg("at"), py::kw_only(), py::arg("all"));
+        py::arg("at"), py::arg("n_strips"));
   m.def("put_strips", &put_strips, py::arg("starts"), py::arg("boxes"), py::arg("lower"), py::arg("upper"),
         py::arg("at"), py::arg("first"), py::arg("last"), py::arg("counts"));
 }

@@ -175,6 +175,18 @@ void bind_storage(py::module_& m) {
             return self.array.in_memory(offset / self.array.block_bytes());
           },
           py::arg("at"))
+      .def(
+          "announce",
+          [](const StoredArrayObject& self, py::ssize_t offset, py::ssize_t length) {
+            const storage::StoredArray& array = self.array;
+            const auto n_bytes = static_cast<py::ssize_t>(array.n_bytes());
+            const std::size_t from = require_size("offset", offset, 0, n_bytes);
+            const std::size_t size = require_size("length", length, 0, n_bytes - offset);
+            if (size == 0) return;
+            const py::gil_scoped_release release;
+            array.announce(from / array.block_bytes(), (from + size - 1) / array.block_bytes() + 1);
+          },
+          py::arg("offset"), py::arg("length"))
       .def_property_readonly("bytes_read", [](const StoredArrayObject& self) { return self.array.bytes_read(); });
   py::class_<storage::Spans>(m, "Spans", py::module_local())
       .def("__len__", &storage::Spans::size)
