@@ -29,7 +29,8 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 #: by leaf: where its value is known, bool (k,), and the values, float64 (k,)
 Known = Mapping[Hashable, tuple[NDArray[np.bool_], Floats]]
-#: given positions among the masks and the leaves' intervals there, whether more must be read of each, bool
+#: given positions among the masks and the leaves' intervals there, whether more must be read of each, bool; it is also
+#: asked what intervals would say that some reads may lead to
 IsOpen = Callable[[NDArray[np.int64], Mapping[Hashable, Intervals]], NDArray[np.bool_]]
 
 #: files of pixels that one call reads from
@@ -174,8 +175,8 @@ def _count_strips(
     for n_read in range(_PREDICTED_READS + 1):
         if is_open is not None and n_read:
             at = at[still_open(at, *strips.totals(at))]
-            if not len(at):
-                break
+        if not len(at):
+            break
         n_strips = np.full(len(at), strips.grid, dtype=np.int32)
         to_the_end = is_open is None or n_read == _PREDICTED_READS
         if not to_the_end:
@@ -188,8 +189,7 @@ def _count_strips(
                     break
         first, last, parts = strips.choose(at, n_strips)
         strips.put(at, first, last, pixels.count_strips(strips, at, first, last, parts))
-        if to_the_end:
-            break
+        at = at[n_strips < strips.grid]
     return strips.totals(everything)
 
 
