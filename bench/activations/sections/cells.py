@@ -5,6 +5,7 @@ Issue 2, item 9, and of "What it must reach": exactness, optimality, evaluations
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -16,7 +17,7 @@ from bench.activations.measure import Entrant, Record, lookup, measure_cells, pi
 from bench.activations.nta import Nta
 from bench.activations.nta_index import NtaIndex, sizes_for
 from bench.activations.ours import Ours, index_model, index_values
-from bench.activations.queries import KINDS, cell
+from bench.activations.queries import GROUP_KINDS, KINDS, cell
 from bench.activations.recompute import Recompute
 from bench.activations.report import Report
 from bench.activations.workloads import Workload
@@ -92,11 +93,19 @@ def run_cells(
             *(Entrant(one) for one in others.values()),
             *(Entrant(one, tolerance=1e-4) for one in flat),
         ]
-        _recompute(results, recompute, layer, (repeats + 1) // 2)
-        results.records += measure_cells(
-            workload, layer, entrants, sizes=groups, n_queries=n_queries, verify_sample=verify_sample
-        )
-        _recompute(results, recompute, layer, repeats // 2)
+        parts = list(itertools.product(KINDS, GROUP_KINDS))
+        for number, (kind, group_kind) in enumerate(parts):  # recomputing in between: the machine's speed changes
+            _recompute(results, recompute, layer, len(range(number, repeats, len(parts))))
+            results.records += measure_cells(
+                workload,
+                layer,
+                entrants,
+                sizes=groups,
+                n_queries=n_queries,
+                kinds=(kind,),
+                group_kinds=(group_kind,),
+                verify_sample=verify_sample,
+            )
     report.records += results.records
     report.tables += [_counts_table(results, groups, slow_queries), _times_table(results, groups)]
     _exactness_goals(report, results, [counted, modelled])
@@ -197,7 +206,10 @@ def _times_table(results: CellResults, groups: Sequence[int]) -> Table:
                     times(again / spent),
                     *(milliseconds(rest[name]) if name in rest else "" for name in _KEPT),
                 )
-    fractions = [f"{layer} {seconds(float(np.median(held)))} s" for layer, held in results.recompute.items()]
+    fractions = [
+        f"{layer} {seconds(float(np.median(held)))} s ({seconds(min(held))} to {seconds(max(held))})"
+        for layer, held in results.recompute.items()
+    ]
     table.notes.append(f"NumPy or faiss on kept activations is faster than ours in {wins} of {len(table.rows)} rows.")
     table.notes.append(f"Recomputing, median of {len(next(iter(results.recompute.values())))}: {', '.join(fractions)}.")
     facts = ", ".join(f"{name} {seconds(value)}" for name, value in workload.facts.items())
