@@ -163,3 +163,26 @@ def test_a_column_of_integers_beyond_float64_is_refused_where_it_is_used(db_path
         assert db.inputs["big"].tolist() == [2**53 + 1, 1]
         with pytest.raises(ValueError, match=str(2**53 + 1)):
             db.filter(nadb.column("big") > 0)
+
+
+def test_a_text_is_no_column_and_no_null_is_a_key(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    with nadb.open(tmp_path / "a.nadb") as db:
+        for wrong in ("abc", b"abc", 5):
+            with pytest.raises(TypeError, match=r"column 'a' must be a list or array .* got"):
+                db.set_inputs({"a": wrong})
+        for null in (None, float("nan"), pandas.NA):
+            with pytest.raises(ValueError, match="must not have NULLs, got one at position 2"):
+                db.set_inputs({"k": ["a", "b", null]}, key="k")
+        db.set_inputs({"k": ["a", "b", "c"]}, key="k")
+
+
+def test_masked_values_are_no_activations(tmp_path: Path) -> None:
+    with nadb.open(tmp_path / "a.nadb") as db:
+        hidden = np.ma.masked_greater(np.arange(6.0).reshape(3, 2), 4.0)
+        with pytest.raises(ValueError, match=r"1 masked values; fill them in"):
+            db.index_arrays("f", hidden)
+        layer = db.index_arrays("f", np.ma.masked_greater(np.arange(6.0).reshape(3, 2), 9.0))
+        assert layer.highest(0, k=2**63).ids.tolist() == [2, 1, 0]
+        with pytest.raises(ValueError, match="n_inputs must lie in"):
+            db.index_function("g", lambda ids: ids, 10**30, 1, fingerprint="1")

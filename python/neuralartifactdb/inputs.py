@@ -5,7 +5,7 @@ Implements `set_inputs`, keys and columns of design section 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from neuralartifactdb.errors import DtypeError, ExtraMissingError, InvalidValueE
 from neuralartifactdb.expressions.intervals import Intervals, Texts
 from neuralartifactdb.host_arrays import host_array, is_tensor
 from neuralartifactdb.names import unknown_name
+from neuralartifactdb.nulls import is_null
 from neuralartifactdb.storage.directory import DatabaseDirectory, WriteTransaction
 from neuralartifactdb.storage.state import State
 from neuralartifactdb.storage.tables import read_table, write_table
@@ -136,7 +137,7 @@ def as_columns(data: Any) -> dict[str, NDArray[Any]]:
             raise DtypeError(f"column names must be str, got {name!r} ({type(name).__name__})")
         if is_tensor(values):
             values = host_array(values)
-        array = values if isinstance(values, np.ndarray) else _from_list(values)
+        array = values if isinstance(values, np.ndarray) else _from_list(name, values)
         if array.ndim != 1:
             raise InvalidValueError(f"column {name!r} must be 1-D with one value per input, got shape {array.shape}")
         columns[name] = array
@@ -146,7 +147,9 @@ def as_columns(data: Any) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _from_list(values: Any) -> NDArray[Any]:
+def _from_list(name: str, values: Any) -> NDArray[Any]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise DtypeError(f"column {name!r} must be a list or array with one value per input, got {values!r}")
     listed = list(values)
     if any(v is None or isinstance(v, str) for v in listed):
         return np.array(listed, dtype=object)
@@ -223,7 +226,7 @@ def check_key(columns: Mapping[str, NDArray[Any]], key: str) -> None:
     listed = values.tolist()
     seen: dict[Any, int] = {}
     for position, value in enumerate(listed):
-        if value is None:
+        if is_null(value):
             raise InvalidValueError(f"key column {key!r} must not have NULLs, got one at position {position}")
         if value in seen:
             raise InvalidValueError(

@@ -73,7 +73,7 @@ def checked_k(k: Any, name: str = "k") -> int:
         raise DtypeError(f"{name} must be an int, got {k!r} ({type(k).__name__})")
     if k < 1:
         raise InvalidValueError(f"{name} must be at least 1, got {k}")
-    return int(k)
+    return min(int(k), 2**62)  # more than any number of candidates, and a number that the core can hold
 
 
 def checked_flag(value: Any, name: str) -> bool:

@@ -370,3 +370,40 @@ def test_a_record_is_small_and_still_tells_what_it_does_not_keep() -> None:
     assert Configuration(other, {}).differences(stored) == ["3.eps: 1e-05 when indexed, now 0.0001"]
     moving = build(1)
     assert Configuration(moving, {moving[77]: {"layer_name"}}).differences(stored) == []
+
+
+class Gained(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gain", torch.tensor(1.0), persistent=False)
+        self.nested = [[1.0]]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gain * self.nested[0][0]
+
+
+def scale_gain(module: Any, factor: float) -> None:
+    module.gain.mul_(factor)
+
+
+def scale_nested(module: Any, factor: float) -> None:
+    module.nested[0][0] *= factor
+
+
+@pytest.mark.parametrize("change", [scale_gain, scale_nested])
+def test_buffers_that_are_not_saved_and_nested_flags_count(tmp_path: Path, change: Any) -> None:
+    model = torch.nn.Sequential(*make_model(), Gained())
+    with nadb.open(tmp_path / "g.nadb") as db:
+        layer = db.index_activations(model, IMAGES, str(len(model) - 1), storage=0.3)[0]
+        expected = layer.nearest(4, [0, 1, 2], k=5)
+        change(model[-1], 1.0003)
+        db._session.evaluated.forget()
+        with pytest.raises(nadb.StaleIndexError):
+            layer.nearest(4, [0, 1, 2], k=5)
+        change(model[-1], 1 / 1.0003)
+        if change is scale_nested:
+            model[-1].nested[0][0] = 1.0
+        else:
+            model[-1].gain.fill_(1.0)
+        again = layer.nearest(4, [0, 1, 2], k=5)
+        assert again.scores.tolist() == expected.scores.tolist()

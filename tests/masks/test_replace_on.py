@@ -140,3 +140,13 @@ def test_the_oracle_agrees(tmp_path_factory: Any, data: st.DataObject) -> None:
             ids = masks.append(pixels(len(rows)), **arguments)
             held.update(zip(keys, ids.tolist(), strict=True))
             assert masks.table()["mask_id"].tolist() == sorted(held.values())
+
+
+@pytest.mark.parametrize("null", [None, float("nan"), np.float32("nan"), pytest.importorskip("pandas").NA])
+def test_a_null_agrees_with_a_null_however_it_is_given(tmp_path: Path, null: Any) -> None:
+    with nadb.open(tmp_path / "a.nadb") as db:
+        masks = db.create_masks("m", dtype="uint8")
+        for _ in range(3):
+            attrs = {"model": ["a", null]}
+            masks.append(np.zeros((2, 4, 4), np.uint8), input_id=[0, 1], attrs=attrs, replace_on=("input_id", "model"))
+        assert len(masks) == 2

@@ -164,3 +164,19 @@ def test_threads(tmp_path: Path) -> None:
         thread.join()
     assert not wrong
     assert cache.used_bytes <= cache.budget_bytes
+
+
+def test_spans_are_filled_once_and_from_their_own_array(tmp_path: Path) -> None:
+    cache = _core.BlockCache(0)
+    file = File(tmp_path, cache)
+    crcs = _core.block_crcs(CONTENT[:100], BLOCK)
+    shorter = _core.StoredArray(file.descriptor, 0, 100, BLOCK, crcs)
+    wider = _core.StoredArray(file.descriptor, 0, len(CONTENT), 100, _core.block_crcs(CONTENT, 100))
+    spans = file.find((0, 10), (5, 30))
+    for other, got in ((shorter, "100 in blocks of 10"), (wider, "397 in blocks of 100")):
+        with pytest.raises(ValueError, match=f"397 bytes in blocks of 10 that `spans` was found in, got {got}"):
+            cache.fill(spans, other)
+    cache.fill(spans, file.stored)
+    with pytest.raises(ValueError, match="filled already"):
+        cache.fill(spans, file.stored)
+    assert [bytes(one) for one in spans] == [CONTENT[:10], CONTENT[5:35]]

@@ -6,12 +6,13 @@ group of neurons. Oldest batches of the layer used longest ago go first.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from neuralartifactdb.storage.mutex import Mutex
 
 __all__ = ["EvaluatedCache"]
 
@@ -27,7 +28,7 @@ class EvaluatedCache:
         self.budget_bytes = budget_bytes
         self._batches: OrderedDict[str, list[tuple[NDArray[np.int64], NDArray[Any]]]] = OrderedDict()
         self._n_bytes = 0
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
 
     @property
     def n_bytes(self) -> int:
@@ -38,7 +39,7 @@ class EvaluatedCache:
         """Keep the activations of `ids`, (len(ids), M); ids already held are skipped."""
         if not self.budget_bytes:
             return
-        with self._mutex:
+        with self._mutex.lock:
             batches = self._batches.setdefault(layer, [])
             ids, first = np.unique(ids, return_index=True)
             new = np.ones(len(ids), dtype=bool)
@@ -55,7 +56,7 @@ class EvaluatedCache:
 
     def lookup(self, layer: str, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
         """Ids held in [first, last), ascending, and their rows; None if there are none."""
-        with self._mutex:
+        with self._mutex.lock:
             batches = self._batches.get(layer)
             if not batches:
                 return None
@@ -70,14 +71,14 @@ class EvaluatedCache:
 
     def take(self, layer: str) -> list[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Hand over a layer's rows, (ids, rows) batch by batch, and forget them."""
-        with self._mutex:
+        with self._mutex.lock:
             batches = self._batches.pop(layer, [])
             self._n_bytes -= sum(rows.nbytes for _, rows in batches)
             return batches
 
     def forget(self, layer: str | None = None) -> None:
         """Drop a layer's rows, or everything."""
-        with self._mutex:
+        with self._mutex.lock:
             for name in [layer] if layer is not None else list(self._batches):
                 for _, rows in self._batches.pop(name, []):
                     self._n_bytes -= rows.nbytes

@@ -205,7 +205,10 @@ class LayerIndex:
     def _refuse_hooks(self, source: Source) -> None:
         deviation = probe_deviation(source, self.layer, self.meta["probes"])
         if deviation > 0.0 and not self._allows_probes(source):
-            hooks = hooks_in_words(self.meta["fingerprint"], source) or "as many as when it was indexed, others"
+            hooks = (
+                hooks_in_words(self.meta["fingerprint"], source)
+                or "as many as when it was indexed, or buffers that state_dict leaves out changed"
+            )
             raise StaleIndexError(
                 f"hooks came or went on the model attached to {self.key}, and the stored probe inputs no longer give "
                 f"what was indexed (by {deviation:.2g} of a neuron's range): {hooks}; remove the hooks that change "

@@ -13,7 +13,7 @@ from neuralartifactdb.activations.query import View, run_query
 from neuralartifactdb.activations.scores import GroupScore
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError
-from neuralartifactdb.expressions.tree import Expression
+from neuralartifactdb.expressions.tree import Expression, as_condition
 from neuralartifactdb.host_arrays import host_array
 from neuralartifactdb.queries import Options, Query, checked_flag, checked_k, shown
 
@@ -31,7 +31,7 @@ def filter_inputs(view: View, call: str, condition: Any, limit: int | None, opti
     extra = ("" if limit is None else f", limit={count}") + ("" if options.where is None else ", where=...")
     text = f"{call}({condition!r}{extra})"
     asked = f"Which inputs meet {condition!r}?"
-    return run_query(view, Query(condition, text, k=count, is_filter=True, question=asked), options)
+    return run_query(view, Query(as_condition(condition), text, k=count, is_filter=True, question=asked), options)
 
 
 def top_k_inputs(view: View, call: str, expression: Any, k: int, largest: bool, options: Options) -> Result | Plan:

@@ -22,6 +22,8 @@ __all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "ba
 #: activations of one layer, (n, M) in compute dtype: a NumPy array, or a device tensor on its way to the encoder
 Values = Any
 
+#: of a function, whose number of inputs nothing else limits
+_MOST_INPUTS = 2**36
 _SAMPLED_INPUTS = 16
 #: arrays up to this size are hashed whole, which takes a fraction of a second
 _HASHED_BYTES = 256 << 20
@@ -332,8 +334,8 @@ class FunctionSource(_HostSource):
             raise DtypeError(f"evaluate must be a function of int64 ids, got {type(function).__name__}")
         if isinstance(n_inputs, bool) or not isinstance(n_inputs, (int, np.integer)):
             raise DtypeError(f"n_inputs must be an int, got {n_inputs!r} ({type(n_inputs).__name__})")
-        if n_inputs < 0:
-            raise InvalidValueError(f"n_inputs must be at least 0, got {n_inputs}")
+        if not 0 <= n_inputs <= _MOST_INPUTS:
+            raise InvalidValueError(f"n_inputs must lie in [0, {_MOST_INPUTS:,}], got {n_inputs}")
         if not isinstance(fingerprint, str) or not fingerprint:
             raise DtypeError(
                 f"fingerprint must be a non-empty str naming the version of the function, got {fingerprint!r}"
@@ -435,6 +437,16 @@ def _as_rows(array: Any) -> Any:
     if _is_tensor(array):
         array = array.detach().cpu()
         return array if _is_bfloat16(array) else array.numpy()
+    return _unmasked(array)
+
+
+def _unmasked(array: Any) -> NDArray[Any]:
+    """As an array; what a masked array hides is no activation."""
+    if np.ma.is_masked(array):
+        raise InvalidValueError(
+            f"activations must all be numbers, got an array with {int(np.ma.getmaskarray(array).sum())} masked values; fill "
+            "them in with array.filled(...), or leave those inputs out"
+        )
     return np.asarray(array)
 
 
@@ -458,5 +470,5 @@ def _as_numpy(values: Any) -> tuple[NDArray[Any], str]:
         if _is_bfloat16(values):
             return values.float().numpy(), "bfloat16"
         values = values.numpy()
-    array = np.asarray(values)
+    array = _unmasked(values)
     return array, storage_dtype(array.dtype)

@@ -124,6 +124,11 @@ def is_function(value: Any) -> bool:
     return _kind(type(value)) == "function"
 
 
+def _frozen(value: Sequence[Any]) -> tuple[Any, ...]:
+    """A list or tuple as it is now, whatever becomes of the lists in it."""
+    return tuple(_frozen(one) if isinstance(one, (tuple, list)) else one for one in value)
+
+
 def _flags(
     modules: Sequence[nn.Module], moving: Mapping[nn.Module, Collection[str]]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -143,7 +148,7 @@ def _flags(
             elif kind == "function":
                 functions += (id(module), name, value)
             elif kind == "sequence" and (_QUICK.issuperset(map(type, value)) or is_flag(value)):
-                flags += (name, tuple(value))
+                flags += (name, _frozen(value))
     return tuple(flags), tuple(functions)
 
 

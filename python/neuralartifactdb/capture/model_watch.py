@@ -72,7 +72,7 @@ class ModelWatch:
             return
         if stored is None or seen.agrees(stored.get("model", {}), stored.get("configuration", {})):
             self._believed = seen
-            self._believed_hooks = dict.fromkeys(layers, seen.stamp.hooks)
+            self._believed_hooks = dict.fromkeys(layers, _beside(seen))
 
     def changed(self) -> bool:
         """Whether the model is another than the believed one; stays true until that one is back."""
@@ -84,11 +84,12 @@ class ModelWatch:
             return False
         if not seen.agrees(believed.weights, believed.configuration.record()):
             return True
-        self._believed = self._seen = SeenModel(seen.stamp, believed.weights, believed.configuration)
+        self._believed = self._seen = SeenModel(seen.stamp, seen.weights, believed.configuration)
         return False
 
     def hooks_changed(self, layer: str) -> bool:
-        """Whether, at the last look, there were other hooks than those believed for the layer."""
+        """Whether, at the last look, there were other hooks, or other values in buffers that `state_dict` leaves out,
+        than those believed for the layer."""
         return layer in self._believed_hooks and self._hooks() != self._believed_hooks[layer]
 
     def believe_hooks(self, layer: str) -> None:
@@ -96,4 +97,9 @@ class ModelWatch:
         self._believed_hooks[layer] = self._hooks()
 
     def _hooks(self) -> tuple[Any, ...]:
-        return (self._seen or self.look()).stamp.hooks
+        """Hooks, and the buffers that `state_dict` leaves out: what may change values and may as well not."""
+        return _beside(self._seen or self.look())
+
+
+def _beside(seen: SeenModel) -> tuple[Any, ...]:
+    return (*seen.stamp.hooks, seen.weights["unsaved"])

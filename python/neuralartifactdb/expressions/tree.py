@@ -27,6 +27,7 @@ __all__ = [
     "Logic",
     "Negation",
     "Not",
+    "as_condition",
     "column",
     "leaves",
     "scored",
@@ -381,6 +382,12 @@ def leaves(expression: Expression) -> list[Leaf]:
             found.setdefault(node.key, node)
         stack.extend(reversed(node.children))
     return list(found.values())
+
+
+def as_condition(expression: Expression) -> Expression:
+    """A tree whose root is a condition: what else can be one, a column, is joined with itself, for the values of what
+    & joins are looked at. A column of numbers is no condition."""
+    return expression if isinstance(expression, Condition) else expression & expression
 
 
 def scored(condition: Expression) -> Expression | None:

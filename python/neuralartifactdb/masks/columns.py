@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralartifactdb.nulls import is_null
+
 __all__ = ["joined"]
 
 _EXACT_INT = 2**53
@@ -63,7 +65,7 @@ def _spread(parts: Sequence[NDArray[Any] | int], dtype: np.dtype[Any], null: obj
         if dtype.hasobject:
             plain = part.tolist()  # Python's own numbers and text; masked entries are None
             values = np.empty(len(plain), object)
-            values[:] = [None if isinstance(value, float) and value != value else value for value in plain]
+            values[:] = [None if is_null(value) else value for value in plain]
         out[at : at + len(part)] = values
         at += len(part)
     return out

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import InvalidValueError
 from neuralartifactdb.expressions.arithmetic import negate
 from neuralartifactdb.expressions.intervals import Bools, Floats, Intervals
+from neuralartifactdb.nulls import is_null
 
 __all__ = ["Members", "aggregated", "grouped"]
 
@@ -73,7 +74,7 @@ def grouped(ids: Ids, values: NDArray[Any]) -> tuple[Members, NDArray[Any]]:
     """
     kind = values.dtype.kind
     if kind == "O":
-        null = np.array([value is None or value != value for value in values], dtype=np.bool_)
+        null = np.array([is_null(value) for value in values], dtype=np.bool_)
     else:
         null = values != values
     keys, ranks = np.unique(values[~null], return_inverse=True)

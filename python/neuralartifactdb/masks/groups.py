@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError
-from neuralartifactdb.expressions.tree import Expression, scored
+from neuralartifactdb.expressions.tree import Expression, as_condition, scored
 from neuralartifactdb.limits import Limits
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount
 from neuralartifactdb.masks.context import MaskContext, MaskDatabaseView
@@ -169,7 +169,7 @@ class Groups:
         count = None if limit is None else checked_k(limit, "limit")
         extra = ("" if limit is None else f", limit={count}") + ("" if where is None else ", where=...")
         query = Query(
-            condition,
+            as_condition(condition),
             f"{self!r}.filter({condition!r}{extra})",
             k=count,
             is_filter=True,

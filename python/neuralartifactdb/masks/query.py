@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, FormatError, IdError, InvalidValueError
-from neuralartifactdb.expressions.tree import Expression, scored
+from neuralartifactdb.expressions.tree import Expression, as_condition, scored
 from neuralartifactdb.host_arrays import holds_integers, host_array
 from neuralartifactdb.masks.brute_force import MaskBruteForce
 from neuralartifactdb.masks.candidates import MaskCandidates, checked_leaves
@@ -61,7 +61,8 @@ def filter_masks(
     extra = ("" if limit is None else f", limit={count}") + ("" if options.where is None else ", where=...")
     text = f"db.masks[{name!r}].filter({condition!r}{extra})"
     asked = f"Which masks of {name} meet {condition!r}?"
-    return _run(database, name, Query(condition, text, k=count, is_filter=True, question=asked), options)
+    query = Query(as_condition(condition), text, k=count, is_filter=True, question=asked)
+    return _run(database, name, query, options)
 
 
 def top_k_masks(
@@ -139,7 +140,7 @@ def count_masks(database: MaskDatabaseView, name: str, condition: Any, where: An
     _require_condition(condition)
     view = database.masks(name)
     warn_of_thresholds(database, view, condition)
-    candidates = _candidates(database, view, condition, admitted(database, view, where))
+    candidates = _candidates(database, view, as_condition(condition), admitted(database, view, where))
     total = 0
     with _damage_explained(database, name):
         for some, truth in candidates.blocks(lambda: None):

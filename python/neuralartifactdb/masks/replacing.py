@@ -15,6 +15,7 @@ from neuralartifactdb.errors import DtypeError, InvalidValueError, UnknownNameEr
 from neuralartifactdb.masks.columns import joined
 from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.names import unknown_name
+from neuralartifactdb.nulls import is_null
 
 __all__ = ["NewColumns", "checked_replace_on", "replaced_ids"]
 
@@ -107,7 +108,7 @@ def _codes(values: NDArray[Any]) -> NDArray[np.int64]:
     """A number for each distinct value; NULLs are one value."""
     if values.dtype.kind == "O":
         known: dict[Any, int] = {}
-        plain = (None if isinstance(value, float) and value != value else value for value in values.tolist())
+        plain = (None if is_null(value) else value for value in values.tolist())
         return np.fromiter((known.setdefault(value, len(known)) for value in plain), np.int64, len(values))
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 

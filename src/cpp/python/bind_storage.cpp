@@ -99,6 +99,14 @@ std::unique_ptr<storage::Spans> find(storage::BlockCache& self, std::uint64_t fi
 
 void fill(storage::BlockCache& self, storage::Spans& spans, const StoredArrayObject& stored, int threads) {
   const int n_threads = resolve_threads(threads);
+  const storage::BlockLayout& layout = spans.layout();
+  if (stored.array.n_bytes() != layout.n_bytes || stored.array.block_bytes() != layout.block_bytes) {
+    throw py::value_error("`stored` must have the " + std::to_string(layout.n_bytes) + " bytes in blocks of " +
+                          std::to_string(layout.block_bytes) + " that `spans` was found in, got " +
+                          std::to_string(stored.array.n_bytes()) + " in blocks of " +
+                          std::to_string(stored.array.block_bytes()));
+  }
+  if (!spans.begin_reading()) throw py::value_error("`spans` are filled already, or are being filled");
   {
     const py::gil_scoped_release release;
     spans.read(stored.array, n_threads, check_signals());

@@ -100,6 +100,10 @@ class Spans {
   // Whether every block was cached.
   bool complete() const noexcept { return absent_.empty(); }
 
+  const BlockLayout& layout() const noexcept { return layout_; }
+
+  // Whether to go on with `read`, which is done once; false where nothing is to be read or somebody has begun.
+  bool begin_reading() noexcept { return !complete() && !std::exchange(reading_, true); }
   // Reads the blocks that were not cached, and may do so without the GIL. Throws what storage::read_many throws.
   void read(const StoredArray& array, int threads, const Poll& poll);
   // Puts what was read into the cache.
@@ -120,6 +124,7 @@ class Spans {
   std::vector<Block> fresh_;          // of `absent_`
   std::vector<std::unique_ptr<std::uint8_t[]>> joined_;
   std::vector<const std::uint8_t*> pointers_;
+  bool reading_ = false;
 };
 
 }  // namespace nadb::storage
