@@ -124,9 +124,12 @@ def is_function(value: Any) -> bool:
     return _kind(type(value)) == "function"
 
 
-def _frozen(value: Sequence[Any]) -> tuple[Any, ...]:
-    """A list or tuple as it is now, whatever becomes of the lists in it."""
-    return tuple(_frozen(one) if isinstance(one, (tuple, list)) else one for one in value)
+def _frozen(value: Any) -> Any:
+    """A flag as it is now, whatever becomes of the lists in it, and such that comparing it gives one bool: NumPy's
+    scalars compare with a tuple element by element."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_frozen, value))
+    return (value.dtype.str, value.tobytes()) if isinstance(value, np.generic) else value
 
 
 def _flags(
@@ -144,7 +147,7 @@ def _flags(
                 continue
             kind = known(type(value)) or _kind(type(value))
             if kind == "scalar":
-                flags += (name, value)
+                flags += (name, value if type(value) in _QUICK else _frozen(value))
             elif kind == "function":
                 functions += (id(module), name, value)
             elif kind == "sequence" and (_QUICK.issuperset(map(type, value)) or is_flag(value)):
