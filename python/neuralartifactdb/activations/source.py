@@ -443,9 +443,10 @@ def _as_rows(array: Any) -> Any:
 def _unmasked(array: Any) -> NDArray[Any]:
     """As an array; what a masked array hides is no activation."""
     if np.ma.is_masked(array):
+        n_masked = int(np.ma.getmaskarray(array).sum())
         raise InvalidValueError(
-            f"activations must all be numbers, got an array with {int(np.ma.getmaskarray(array).sum())} masked values; fill "
-            "them in with array.filled(...), or leave those inputs out"
+            f"activations must all be numbers, got an array with {n_masked} masked values; fill them in with "
+            "array.filled(...), or leave those inputs out"
         )
     return np.asarray(array)
 
