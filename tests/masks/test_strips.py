@@ -72,7 +72,7 @@ def rows_read(b: Built, query: Any, *, strips_from_bytes: int = 0) -> int:
     n_bytes = 0
     count = stored_counts._Pixels.count
 
-    def counting(self: Any, at: Any, boxes: Any) -> Any:
+    def counting(self: Any, at: Any, boxes: Any, guess: Any = None) -> Any:
         nonlocal n_bytes
         before = self.n_bytes
         found = count(self, at, boxes)
@@ -107,7 +107,7 @@ def test_a_filter_stops_reading_a_mask_once_its_condition_is_decided() -> None:
         for bound in true[5:55:5]:
             condition = nadb.count(region, low=100) > bound
             expected += rows_read(b, lambda m, c=condition: m.filter(c))
-            with mock.patch.object(stored_counts, "_PREDICTED_READS", 0):
+            with mock.patch.object(stored_counts, "_MOST_STRIPS", 0):
                 all_open += rows_read(b, lambda m, c=condition: m.filter(c))
         assert expected < 0.9 * all_open
 
@@ -115,7 +115,9 @@ def test_a_filter_stops_reading_a_mask_once_its_condition_is_decided() -> None:
 def test_scores_and_counts_say_that_the_index_contradicts_the_pixels() -> None:
     with built(SMOOTH) as b:
         wrong = mock.patch.object(
-            stored_counts._Pixels, "count", lambda self, at, boxes: np.full(boxes.shape[:2], 10**6, dtype=np.int64)
+            stored_counts._Pixels,
+            "count",
+            lambda self, at, boxes, guess=None: np.full(boxes.shape[:2], 10**6, dtype=np.int64),
         )
         count = nadb.count(nadb.box(8, 8, 60, 60), low=100)
         for query in (lambda: b.masks.scores(count, list(range(60))), lambda: b.masks.count_where(count > 500)):
@@ -137,7 +139,9 @@ def test_many_segments(open_files: int) -> None:
 def test_an_index_that_contradicts_its_pixels_is_an_error() -> None:
     with built(SMOOTH) as b:
         wrong = mock.patch.object(
-            stored_counts._Pixels, "count", lambda self, at, boxes: np.full(boxes.shape[:2], 10**6, dtype=np.int64)
+            stored_counts._Pixels,
+            "count",
+            lambda self, at, boxes, guess=None: np.full(boxes.shape[:2], 10**6, dtype=np.int64),
         )
         condition = nadb.count(nadb.box(8, 8, 60, 60), low=100) > 500
         with wrong, pytest.raises(FormatError, match=r"contradicts its pixels .*1000000 pixels in range in a strip"):
@@ -195,7 +199,7 @@ def test_as_many_strips_are_read_as_are_expected_to_decide_then_all_others() -> 
         rows: list[Any] = []
         count = stored_counts._Pixels.count
 
-        def noting(self: Any, at: Any, boxes: Any) -> Any:
+        def noting(self: Any, at: Any, boxes: Any, guess: Any = None) -> Any:
             rows.append(boxes[0, :, 3] - boxes[0, :, 1])
             return count(self, at, boxes)
 

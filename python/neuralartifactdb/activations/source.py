@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
 from neuralartifactdb.capture.row_count import RowCount
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
+from neuralartifactdb.host_arrays import is_tensor
 
 __all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "batch_shapes_of", "sampled_ids"]
 
@@ -434,7 +435,7 @@ def _as_rows(array: Any) -> Any:
         from neuralartifactdb.storage.rows import NpyRows
 
         return NpyRows(array)
-    if _is_tensor(array):
+    if is_tensor(array):
         array = array.detach().cpu()
         return array if _is_bfloat16(array) else array.numpy()
     return _unmasked(array)
@@ -451,11 +452,6 @@ def _unmasked(array: Any) -> NDArray[Any]:
     return np.asarray(array)
 
 
-def _is_tensor(values: Any) -> bool:
-    """Whether it is a torch tensor, without importing torch."""
-    return hasattr(values, "detach") and hasattr(values, "cpu")
-
-
 def _is_bfloat16(values: Any) -> bool:
     return str(values.dtype) in ("torch.bfloat16", "bfloat16")
 
@@ -466,7 +462,7 @@ def _storage_dtype_of(array: Any) -> str:
 
 def _as_numpy(values: Any) -> tuple[NDArray[Any], str]:
     """Values as NumPy holds them, and their storage dtype; bfloat16, which NumPy lacks, is exact in float32."""
-    if _is_tensor(values):
+    if is_tensor(values):
         values = values.detach().cpu()
         if _is_bfloat16(values):
             return values.float().numpy(), "bfloat16"

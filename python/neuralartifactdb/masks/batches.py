@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, UnknownNameError
-from neuralartifactdb.host_arrays import holds_integers
+from neuralartifactdb.host_arrays import holds_integers, is_tensor
 from neuralartifactdb.masks.attributes import attribute_columns
 from neuralartifactdb.masks.batch import MOST_PIXELS, CollectionMeta, MaskBatch
 from neuralartifactdb.masks.boxes import check_box_options, stored_boxes
@@ -286,7 +286,7 @@ def _keys(given: Any) -> list[Key]:
         if isinstance(value, Key):
             keys.append(value)
             continue
-        value = value.item() if isinstance(value, np.generic) or hasattr(value, "detach") else value
+        value = value.item() if isinstance(value, np.generic) or is_tensor(value) else value
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise DtypeError(
                 f"input_key must hold ints or text, as the key column does, got {value!r} "

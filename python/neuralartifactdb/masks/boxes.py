@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.host_arrays import is_tensor
 from neuralartifactdb.masks.batch import MISSING_BOX
 
 __all__ = ["BOX_FORMATS", "ROUNDINGS", "check_box_options", "missing_boxes", "shown_boxes", "stored_boxes"]
@@ -92,7 +93,7 @@ def shown_boxes(stored: NDArray[np.int32]) -> NDArray[Any]:
 
 def _numbers(name: str, given: Any, n: int) -> NDArray[np.float64]:
     """float64 (n, 4), NaN where missing."""
-    if hasattr(given, "detach"):
+    if is_tensor(given):
         given = given.detach().cpu().numpy()
     elif hasattr(given, "to_numpy"):  # pandas, without importing it
         given = given.to_numpy()

@@ -37,8 +37,6 @@ IsOpen = Callable[[NDArray[np.int64], Mapping[Hashable, Intervals]], NDArray[np.
 _OPEN_FILES: Final = 64
 #: rows of a mask's boxes below which a read of them all costs less than to look which are open
 STRIPS_FROM_BYTES = 32 << 10
-#: reads of as many strips as are expected to decide, before all the others are read
-_PREDICTED_READS = 1
 #: strips that may be expected to decide; where more are needed, all are read
 _MOST_STRIPS = 4
 
@@ -171,25 +169,25 @@ def _count_strips(
             values[leaf.key] = intervals_of(low + null, high + null)
         return is_open(wanted, values)
 
-    at = everything
-    for n_read in range(_PREDICTED_READS + 1):
-        if is_open is not None and n_read:
-            at = at[still_open(at, *strips.totals(at))]
-        if not len(at):
-            break
-        n_strips = np.full(len(at), strips.grid, dtype=np.int32)
-        to_the_end = is_open is None or n_read == _PREDICTED_READS
-        if not to_the_end:
-            left = np.arange(len(at))
-            for n, (lower, upper) in zip(range(1, _MOST_STRIPS + 1), strips.expected(at), strict=False):
-                stays = still_open(at[left], lower[:, left], upper[:, left])
-                n_strips[left[~stays]] = n
-                left = left[stays]
-                if not len(left):
-                    break
+    def read(at: NDArray[np.int64], n_strips: NDArray[np.int32]) -> None:
         first, last, parts = strips.choose(at, n_strips)
-        strips.put(at, first, last, pixels.count_strips(strips, at, first, last, parts))
+        strips.put(at, first, last, pixels.count(at, parts, lambda: strips.middles(at, first, last)))
+
+    at = everything
+    if is_open is not None:
+        n_strips = np.full(len(at), strips.grid, dtype=np.int32)
+        left = at
+        for n, (lower, upper) in zip(range(1, _MOST_STRIPS + 1), strips.expected(at), strict=False):
+            stays = still_open(left, lower[:, left], upper[:, left])
+            n_strips[left[~stays]] = n
+            left = left[stays]
+            if not len(left):
+                break
+        read(at, n_strips)
         at = at[n_strips < strips.grid]
+        at = at[still_open(at, *strips.totals(at))] if len(at) else at
+    if len(at):
+        read(at, np.full(len(at), strips.grid, dtype=np.int32))
     return strips.totals(everything)
 
 
@@ -240,8 +238,13 @@ class _Pixels:
         self.was_read[at] |= n_rows > 0
         self.n_bytes += int((n_rows * self._widths[at].astype(np.int64)).sum()) * self._view.meta.stored_dtype.itemsize
 
-    def count(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Exact counts in boxes int32 (leaves, len(at), 4) of masks at some positions, int64 (leaves, len(at))."""
+    def count(
+        self, at: NDArray[np.int64], boxes: NDArray[np.int32], guess: Callable[[], NDArray[np.int64]] | None = None
+    ) -> NDArray[np.int64]:
+        """Exact counts in boxes int32 (leaves, len(at), 4) of masks at some positions, int64 (leaves, len(at)).
+
+        `guess` is for those who do not read.
+        """
         self._note(at, boxes)
         return _core.count_stored(
             self._arrays,
@@ -254,37 +257,16 @@ class _Pixels:
             self._view.meta.nodata,
         )
 
-    def count_strips(
-        self,
-        strips: OpenStrips,
-        at: NDArray[np.int64],
-        first: NDArray[np.int32],
-        last: NDArray[np.int32],
-        parts: NDArray[np.int32],
-    ) -> NDArray[np.int64]:
-        """Counts in the parts that `strips.choose` gave, int64 (leaves, len(at))."""
-        return self.count(at, parts)
-
 
 class _ExpectedPixels(_Pixels):
     """What reading would cost: nothing is read, and what is not known of a count is guessed."""
 
-    def count(self, at: NDArray[np.int64], boxes: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Zeros; notes what would be read."""
-        self._note(at, boxes)
-        return np.zeros(boxes.shape[:2], dtype=np.int64)
-
-    def count_strips(
-        self,
-        strips: OpenStrips,
-        at: NDArray[np.int64],
-        first: NDArray[np.int32],
-        last: NDArray[np.int32],
-        parts: NDArray[np.int32],
+    def count(
+        self, at: NDArray[np.int64], boxes: NDArray[np.int32], guess: Callable[[], NDArray[np.int64]] | None = None
     ) -> NDArray[np.int64]:
-        """The middles of what the index says."""
-        self._note(at, parts)
-        return strips.middles(at, first, last)
+        """What `guess` gives, or zeros; notes what would be read."""
+        self._note(at, boxes)
+        return np.zeros(boxes.shape[:2], dtype=np.int64) if guess is None else guess()
 
 
 def intervals_of(lower: Floats, upper: Floats) -> Intervals:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.host_arrays import is_tensor
 
 __all__ = ["as_image", "data_uri", "encode_png", "is_image", "shrink"]
 
@@ -23,11 +24,7 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 def is_image(value: object) -> bool:
     """True for arrays, tensors and PIL pictures: what `as_image` takes, as far as types tell."""
-    return (
-        isinstance(value, np.ndarray)
-        or hasattr(value, "detach")
-        or (hasattr(value, "convert") and hasattr(value, "mode"))
-    )
+    return isinstance(value, np.ndarray) or is_tensor(value) or (hasattr(value, "convert") and hasattr(value, "mode"))
 
 
 def as_image(value: Any) -> NDArray[np.uint8]:
@@ -48,7 +45,7 @@ def as_image(value: Any) -> NDArray[np.uint8]:
     """
     if hasattr(value, "convert") and hasattr(value, "mode"):
         value = np.asarray(value.convert("RGBA" if "A" in value.mode or "transparency" in value.info else "RGB"))
-    elif hasattr(value, "detach"):
+    elif is_tensor(value):
         tensor = value.detach().cpu()
         value = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if not isinstance(value, np.ndarray):
