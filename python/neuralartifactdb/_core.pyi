@@ -310,6 +310,7 @@ def code_bounds(
     lower: _Floats,
     upper: _Floats,
     *,
+    goes_on: bool = False,
     threads: int = 0,
 ) -> None:
     """Bounds of a group for every input of a segment, from its packed codes.
@@ -326,6 +327,7 @@ def code_bounds(
             with maxima_terms. A constant row means that the neuron keeps none.
         combine: "sum", "min" or "max".
         lower, upper (float64 (n_inputs,)): Outputs.
+        goes_on: The outputs hold what the group's neurons before these gave, and these are added.
 
     Raises:
         ValueError: Bad arguments, or a row whose number of top codes is not that of its maxima.
@@ -343,6 +345,7 @@ def value_scores(
     weights: _Floats | None,
     scores: _Floats,
     *,
+    goes_on: bool = False,
     threads: int = 0,
 ) -> None:
     """Exact scores of a group for every input of a segment, from kept values.
@@ -356,6 +359,7 @@ def value_scores(
         combine: "sum", "min" or "max". A term that is NaN (inf * 0) makes the score NaN, wherever it stands.
         targets, weights (float64 (n_neurons,)): Or None.
         scores (float64 (n_inputs,)): Output; NaN stays NaN.
+        goes_on: As in `code_bounds`.
     """
 
 def combine_terms(terms: _Floats, combine: str) -> _Floats:

@@ -194,6 +194,14 @@ def test_many_neurons_over_long_row_groups(bits: int, how: str) -> None:
     _core.code_bounds(rows, g, row_group, n, bits, tables, terms, starts, how, lower, upper)
     assert lower.tobytes() == total[:, 0].tobytes()
     assert upper.tobytes() == total[:, 1].tobytes()
+    for part in (slice(0, 5), slice(5, 21), slice(21, g)):  # in portions, one after the other
+        own = [row for r in range(2) for row in rows[r * g : (r + 1) * g][part]]
+        _core.code_bounds(
+            own, len(own) // 2, row_group, n, bits, tables[part], terms[part], starts[part], how, lower, upper,
+            goes_on=part.start > 0,
+        )  # fmt: skip
+    assert lower.tobytes() == total[:, 0].tobytes()
+    assert upper.tobytes() == total[:, 1].tobytes()
     starts[3, 1] += 1  # one more than the codes of the first row group have
     with pytest.raises(ValueError, match="neuron 3 of the group"):
         _core.code_bounds(rows, g, row_group, n, bits, tables, terms, starts, how, lower, upper)
@@ -260,7 +268,17 @@ def test_value_scores_equal_a_loop(data: st.DataObject) -> None:
         held[j] = np.concatenate([p[1] for p in parts[j]]) if n else []
     threads = data.draw(st.integers(1, 3))
     scores = np.full(n, np.nan)
-    _core.value_scores(columns, g, row_group, n, dtype, term, how, targets, weights, scores, threads=threads)
+    first = data.draw(st.integers(0, g - 1))  # these go ahead, the others are added to what they gave
+    for part in (slice(0, first), slice(first, g)):
+        n_neurons = len(range(g)[part])
+        if n_neurons == 0:
+            continue
+        _core.value_scores(
+            [column for r in range(-(-n // row_group)) for column in columns[r * g : (r + 1) * g][part]],
+            n_neurons, row_group, n, dtype, term, how,
+            None if targets is None else targets[part], None if weights is None else weights[part], scores,
+            goes_on=part.start > 0, threads=threads,
+        )  # fmt: skip
     for i in range(n):
         t = [None if targets is None else float(targets[j]) for j in range(g)]
         w = [None if weights is None else float(weights[j]) for j in range(g)]

@@ -34,6 +34,12 @@ class Accumulation:
     targets: NDArray[np.float64] | None = None
     weights: NDArray[np.float64] | None = None
 
+    def of(self, neurons: slice) -> Accumulation:
+        """The pass over some neurons of the group."""
+        targets = None if self.targets is None else self.targets[neurons]
+        weights = None if self.weights is None else self.weights[neurons]
+        return Accumulation(self.term, self.combine, targets, weights)
+
 
 class GroupScore(Leaf):
     """The score of a group of neurons of one layer, as a leaf of expressions.

@@ -16,7 +16,7 @@ from neuralartifactdb import _core
 from neuralartifactdb.activations.dtypes import STORAGE_DTYPES, compute_dtype, itemsize, widen
 from neuralartifactdb.activations.group_tables import GroupTables, NeuronGroup
 from neuralartifactdb.activations.partition_counts import PartitionCounts
-from neuralartifactdb.activations.scores import GroupScore
+from neuralartifactdb.activations.scores import Accumulation, GroupScore
 from neuralartifactdb.expressions.intervals import Intervals
 from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.storage.reader import SegmentReader
@@ -27,6 +27,12 @@ __all__ = ["ActivationSegment"]
 _REMEMBERED_BYTES = 64 << 10
 #: of the rows that are looked up for single inputs at a time
 _ROWS_BYTES = 16 << 20
+#: of the rows and tables that a pass over a group of neurons holds at a time
+_PORTION_BYTES = 32 << 20
+#: row groups in it at least, where one neuron's fit: threads take one each
+_PORTION_GROUPS = 8
+#: per entry of a table and per maximum, in all the forms that they are held in while a table is made
+_ENTRY_BYTES = 64
 
 
 class _RowsAt(NamedTuple):
@@ -166,31 +172,67 @@ class ActivationSegment:
         last_group = -(-(last - self.first) // self.row_group)
         base = self.first + first_group * self.row_group
         n_read = min(last_group * self.row_group, self.n) - first_group * self.row_group
-        rows = self._group_rows(leaf.neurons, np.arange(first_group, last_group))
+        passes = leaf.accumulations()
+        lowers = [np.empty(n_read, dtype=np.float64) for _ in passes]
+        uppers = lowers if self.keeps_values else [np.empty(n_read, dtype=np.float64) for _ in passes]
+        for groups, which in self._portions(first_group, last_group, leaf.neurons):
+            rows = slice((groups.start - first_group) * self.row_group, (groups.stop - first_group) * self.row_group)
+            self._add_portion(
+                leaf.neurons[which],
+                groups,
+                [one.of(which) for one in passes],
+                [(lower[rows], upper[rows]) for lower, upper in zip(lowers, uppers, strict=True)],
+                extra_tolerance,
+                goes_on=which.start > 0,
+            )
+        cut = slice(first - base, last - base)
         parts = []
-        tables = (
-            None
-            if self.keeps_values
-            else GroupTables(self.group(leaf.neurons), first_group, last_group, extra_tolerance)
-        )
-        for pass_ in leaf.accumulations():
-            lower = np.empty(n_read, dtype=np.float64)
-            upper = lower if tables is None else np.empty(n_read, dtype=np.float64)
+        for lower, upper in zip(lowers, uppers, strict=True):
+            low = lower[cut]
+            parts.append((low, low if upper is lower else upper[cut]))
+        return leaf.finish(parts)
+
+    def _portions(self, first_group: int, last_group: int, neurons: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+        """Row groups and neurons of a pass that are in memory together, the neurons in order for each row group."""
+        table_bytes = 0 if self.keeps_values else _ENTRY_BYTES << self.bits
+        row_bytes = self._row_bytes(self.row_group)
+        if self.has_maxima:
+            n_maxima = self.reader.arrays["maxima"].shape[0]
+            row_bytes += n_maxima * _ENTRY_BYTES // (self.n_neurons * self.n_groups)
+        together = min(last_group - first_group, _PORTION_GROUPS)
+        n_neurons = min(len(neurons), max(1, _PORTION_BYTES // (together * row_bytes + table_bytes)))
+        n_groups = max(1, _PORTION_BYTES // (n_neurons * row_bytes))
+        for group in range(first_group, last_group, n_groups):
+            for neuron in range(0, len(neurons), n_neurons):
+                yield slice(group, min(group + n_groups, last_group)), slice(neuron, neuron + n_neurons)
+
+    def _add_portion(
+        self,
+        neurons: NDArray[np.int64],
+        groups: slice,
+        passes: list[Accumulation],
+        ends: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+        extra_tolerance: NDArray[np.float64] | None,
+        *,
+        goes_on: bool,
+    ) -> None:
+        """Add some neurons of some row groups to the ends of the passes."""
+        rows = self._group_rows(neurons, np.arange(groups.start, groups.stop))
+        tables = None
+        if not self.keeps_values:
+            tables = GroupTables(self.group(neurons), groups.start, groups.stop, extra_tolerance)
+        for pass_, (lower, upper) in zip(passes, ends, strict=True):
             if tables is None:
                 _core.value_scores(
-                    rows, len(leaf.neurons), self.row_group, n_read, self.dtype,
-                    pass_.term, pass_.combine, pass_.targets, pass_.weights, lower,
+                    rows, len(neurons), self.row_group, len(lower), self.dtype,
+                    pass_.term, pass_.combine, pass_.targets, pass_.weights, lower, goes_on=goes_on,
                 )  # fmt: skip
             else:
                 table, maxima = tables.of(pass_)
                 _core.code_bounds(
-                    rows, len(leaf.neurons), self.row_group, n_read, self.bits,
-                    table, maxima, tables.starts, pass_.combine, lower, upper,
+                    rows, len(neurons), self.row_group, len(lower), self.bits,
+                    table, maxima, tables.starts, pass_.combine, lower, upper, goes_on=goes_on,
                 )  # fmt: skip
-            cut = slice(first - base, last - base)
-            low = lower[cut]
-            parts.append((low, low if upper is lower else upper[cut]))
-        return leaf.finish(parts)
 
     # ---- single inputs ---------------------------------------------------------------------------------------------
 

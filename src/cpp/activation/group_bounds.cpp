@@ -58,13 +58,14 @@ struct CodeScratch {
 class CodeBounds {
  public:
   CodeBounds(const GroupShape& shape, const std::uint8_t* const* rows, int bits, const double* tables,
-             const MaximaTerms& maxima, CombineKind combine)
+             const MaximaTerms& maxima, CombineKind combine, bool goes_on)
       : shape_(shape),
         rows_(rows),
         bits_(bits),
         tables_(tables),
         maxima_(maxima),
         combine_(combine),
+        goes_on_(goes_on),
         n_codes_(std::size_t{1} << bits),
         table_stride_(n_codes_ - 1 + kBlock),
         together_(std::clamp(kTableBytes / (n_codes_ * sizeof(Pair)), kLeastTogether, kMostTogether)) {}
@@ -83,8 +84,12 @@ class CodeBounds {
     }
     for (std::size_t begin = 0; begin < n_rows; begin += kChunk) {
       const std::size_t n = std::min(kChunk, n_rows - begin);
-      for (std::size_t j = 0; j < shape_.n_neurons; j += together_) add_neurons(group, j, begin, n, s);
       const std::size_t first = group * shape_.row_group + begin;
+      if (goes_on_) {
+        for (std::size_t i = 0; i < n; ++i) s.acc[i] = {lower[first + i], upper[first + i]};
+        std::fill(&s.acc[n], &s.acc[(n + 7) / 8 * 8], Pair{0.0, 0.0});
+      }
+      for (std::size_t j = 0; j < shape_.n_neurons; j += together_) add_neurons(group, j, begin, n, s);
       active_kernels().split_pairs(&s.acc[0].lower, n, lower + first, upper + first);
     }
     for (std::size_t j = 0; j < shape_.n_neurons; ++j) {
@@ -114,7 +119,7 @@ class CodeBounds {
           take_maxima(group, first + k, codes, size, &s.tables[k * table_stride_], s.next[first + k]);
         }
       }
-      kernels.look_up[combine_](&coded, size, first == 0, &s.acc[at].lower);
+      kernels.look_up[combine_](&coded, size, first == 0 && !goes_on_, &s.acc[at].lower);
     }
   }
 
@@ -147,6 +152,7 @@ class CodeBounds {
   const double* tables_;
   MaximaTerms maxima_;
   CombineKind combine_;
+  bool goes_on_;
   std::size_t n_codes_;
   std::size_t table_stride_;  // entries
   std::size_t together_;
@@ -165,9 +171,9 @@ std::size_t size_of(ColumnType type) {
 }  // namespace
 
 void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int bits, const double* tables,
-                 const MaximaTerms& maxima, CombineKind combine, double* lower, double* upper, int threads,
-                 const Poll& poll) {
-  const CodeBounds bounds(shape, rows, bits, tables, maxima, combine);
+                 const MaximaTerms& maxima, CombineKind combine, bool goes_on, double* lower, double* upper,
+                 int threads, const Poll& poll) {
+  const CodeBounds bounds(shape, rows, bits, tables, maxima, combine, goes_on);
   const std::size_t n_threads = threads_for(shape.n_inputs * shape.n_neurons, kLookupsPerThread, threads);
   const std::size_t n_workers = std::max<std::size_t>(1, std::min(shape.n_groups(), n_threads));
   std::vector<CodeScratch> scratch;
@@ -179,7 +185,7 @@ void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int b
 }
 
 void value_scores(const GroupShape& shape, const void* const* columns, ColumnType type, const Term* terms,
-                  CombineKind combine, double* scores, int threads, const Poll& poll) {
+                  CombineKind combine, bool goes_on, double* scores, int threads, const Poll& poll) {
   const KernelTable& kernels = active_kernels();
   const std::size_t size = size_of(type);
   const std::size_t n_threads = threads_for(shape.n_inputs * shape.n_neurons, kLookupsPerThread, threads);
@@ -195,8 +201,9 @@ void value_scores(const GroupShape& shape, const void* const* columns, ColumnTyp
         const Term& term = terms[j];
         const auto* column = static_cast<const std::uint8_t*>(columns[group * shape.n_neurons + j]);
         kernels.widen[type](column + begin * size, n, s.values);
-        kernels.term_points[term.kind](s.values, n, &term, j == 0 ? acc : s.terms);
-        if (j > 0) kernels.combine[combine](s.terms, n, acc);
+        const bool is_first = j == 0 && !goes_on;
+        kernels.term_points[term.kind](s.values, n, &term, is_first ? acc : s.terms);
+        if (!is_first) kernels.combine[combine](s.terms, n, acc);
       }
     }
   };

@@ -32,15 +32,16 @@ struct MaximaTerms {
 
 // lower, upper: n_inputs each. tables: n_neurons x 2^bits x 2, intervals of the term per code. Inputs whose code is the
 // top one take the next entry of the neuron's maxima terms instead, where it keeps them. NaN widens to an unbounded
-// end. Throws std::invalid_argument if a row has another number of top codes than its maxima: the codes are damaged.
+// end. `goes_on`: lower and upper hold what the group's neurons before these gave. Throws std::invalid_argument if a
+// row has another number of top codes than its maxima: the codes are damaged.
 void code_bounds(const GroupShape& shape, const std::uint8_t* const* rows, int bits, const double* tables,
-                 const MaximaTerms& maxima, CombineKind combine, double* lower, double* upper, int threads,
-                 const Poll& poll);
+                 const MaximaTerms& maxima, CombineKind combine, bool goes_on, double* lower, double* upper,
+                 int threads, const Poll& poll);
 
 // The exact scores, from kept values. columns[r * n_neurons + j]: values of `type`. terms: one per neuron. NaN stays
-// NaN.
+// NaN. `goes_on`: scores hold what the group's neurons before these gave.
 void value_scores(const GroupShape& shape, const void* const* columns, ColumnType type, const Term* terms,
-                  CombineKind combine, double* scores, int threads, const Poll& poll);
+                  CombineKind combine, bool goes_on, double* scores, int threads, const Poll& poll);
 
 // out[i] = terms[0][i] (+, min, max) terms[1][i] ..., left to right; terms: n_terms x n, n_terms >= 1.
 void combine_terms(const double* terms, std::size_t n_terms, std::size_t n, CombineKind combine, double* out);

@@ -189,7 +189,7 @@ struct MaximaArrays {
 void code_bounds(const py::object& rows_object, py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs,
                  py::ssize_t n_bits, const py::object& tables_object, const py::object& maxima_terms,
                  const py::object& maxima_starts, const std::string& combine_name, const py::object& lower_object,
-                 const py::object& upper_object, int threads) {
+                 const py::object& upper_object, bool goes_on, int threads) {
   const activation::GroupShape shape = group_shape(n_neurons, row_group, n_inputs);
   const int bits = require_bits(n_bits);
   const CombineKind combine = parse_combine(combine_name);
@@ -211,7 +211,7 @@ void code_bounds(const py::object& rows_object, py::ssize_t n_neurons, py::ssize
   double* lo = lower.mutable_data();
   double* hi = upper.mutable_data();
   const py::gil_scoped_release release;
-  activation::code_bounds(shape, pointers.data(), bits, table_data, maxima.view, combine, lo, hi, n_threads,
+  activation::code_bounds(shape, pointers.data(), bits, table_data, maxima.view, combine, goes_on, lo, hi, n_threads,
                           check_signals());
 }
 
@@ -233,7 +233,7 @@ const NamedColumn& parse_column(const std::string& dtype) {
 void value_scores(const py::object& columns_object, py::ssize_t n_neurons, py::ssize_t row_group, py::ssize_t n_inputs,
                   const std::string& dtype, const std::string& term_name, const std::string& combine_name,
                   const py::object& targets_object, const py::object& weights_object, const py::object& scores_object,
-                  int threads) {
+                  bool goes_on, int threads) {
   const activation::GroupShape shape = group_shape(n_neurons, row_group, n_inputs);
   const NamedColumn& column = parse_column(dtype);
   const TermKind kind = parse_term(term_name);
@@ -245,8 +245,8 @@ void value_scores(const py::object& columns_object, py::ssize_t n_neurons, py::s
                         [&](std::size_t i) { return shape.rows_of(i / shape.n_neurons) * column.size; });
   double* out = scores.mutable_data();
   const py::gil_scoped_release release;
-  activation::value_scores(shape, columns.pointers().data(), column.type, terms.data(), combine, out, n_threads,
-                           check_signals());
+  activation::value_scores(shape, columns.pointers().data(), column.type, terms.data(), combine, goes_on, out,
+                           n_threads, check_signals());
 }
 
 Array<double> combine_terms(const py::object& terms_object, const std::string& combine_name) {
@@ -270,10 +270,10 @@ void bind_group_bounds(py::module_& m) {
         py::arg("starts"), py::arg("targets") = py::none(), py::arg("weights") = py::none());
   m.def("code_bounds", &code_bounds, py::arg("rows"), py::arg("n_neurons"), py::arg("row_group"), py::arg("n_inputs"),
         py::arg("n_bits"), py::arg("tables"), py::arg("maxima_terms"), py::arg("maxima_starts"), py::arg("combine"),
-        py::arg("lower"), py::arg("upper"), py::kw_only(), py::arg("threads") = 0);
+        py::arg("lower"), py::arg("upper"), py::kw_only(), py::arg("goes_on") = false, py::arg("threads") = 0);
   m.def("value_scores", &value_scores, py::arg("columns"), py::arg("n_neurons"), py::arg("row_group"),
         py::arg("n_inputs"), py::arg("dtype"), py::arg("term"), py::arg("combine"), py::arg("targets"),
-        py::arg("weights"), py::arg("scores"), py::kw_only(), py::arg("threads") = 0);
+        py::arg("weights"), py::arg("scores"), py::kw_only(), py::arg("goes_on") = false, py::arg("threads") = 0);
   m.def("combine_terms", &combine_terms, py::arg("terms"), py::arg("combine"));
 }
 

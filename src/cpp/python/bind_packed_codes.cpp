@@ -30,7 +30,9 @@ Array<std::uint16_t> decode(const py::object& row_object, py::ssize_t n, py::ssi
   const std::size_t size = require_size("n", n, 0, kMostSize);
   const Row row(row_object, row_bytes(size, bits));
   Array<std::uint16_t> codes(ssize(size));
-  activation::decode(row.data, size, bits, codes.mutable_data());
+  std::uint16_t* out = codes.mutable_data();
+  const py::gil_scoped_release release;
+  activation::decode(row.data, size, bits, out);
   return codes;
 }
 
@@ -100,6 +102,7 @@ Array<std::uint16_t> decode_at(const py::object& rows_object, py::ssize_t n_neur
   const RowPlaces places(rows_object, n_neurons, groups_object, positions_object, bits);
   Array<std::uint16_t> codes({ssize(places.n_neurons()), ssize(places.n_inputs())});
   std::uint16_t* out = codes.mutable_data();
+  const py::gil_scoped_release release;
   places.each_row([&](std::size_t j, const std::uint8_t* row, const std::vector<std::size_t>& inputs) {
     for (const std::size_t i : inputs) {
       out[j * places.n_inputs() + i] = activation::code_at(row, places.position(i), bits);
@@ -122,6 +125,7 @@ Array<std::int64_t> rank_at(const py::object& rows_object, py::ssize_t n_neurons
   std::vector<std::size_t> with_code;
   std::vector<std::int64_t> positions;
   std::vector<std::int64_t> found;
+  const py::gil_scoped_release release;
   places.each_row([&](std::size_t j, const std::uint8_t* row, const std::vector<std::size_t>& inputs) {
     with_code.clear();
     positions.clear();
