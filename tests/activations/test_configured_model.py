@@ -370,7 +370,7 @@ def test_a_record_is_small_and_still_tells_what_it_does_not_keep() -> None:
     other[3].eps = 1e-4
     assert Configuration(other, {}).differences(stored) == ["3.eps: 1e-05 when indexed, now 0.0001"]
     moving = build(1)
-    assert Configuration(moving, {moving[77]: {"layer_name"}}).differences(stored) == []
+    assert Configuration(moving, {moving[77]: {"layer_name": 2}}).differences(stored) == []
 
 
 class Gained(torch.nn.Module):

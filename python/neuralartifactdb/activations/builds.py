@@ -77,7 +77,9 @@ def index_source(
             transaction.state, source, keys, budgets, storage, memory_limit, overwrite, segment
         )
         _log.info("%s", plan)
-        publisher = _Publisher(transaction, _new_indexes(transaction.state, source, pending, name, overwrite, firsts))
+        publisher = _Publisher(
+            transaction, source, _new_indexes(transaction.state, source, pending, name, overwrite, firsts)
+        )
         with progress_bar(plan.n_new, "indexing", progress, str(plan)) as advance:
             for first, builds in _passes(pending, firsts).items():
                 n_neurons = sum(build.info.n_neurons for build in builds)
@@ -101,8 +103,9 @@ class _Publisher:
     A new index appears with its first segment, so a build that fails before leaves nothing behind.
     """
 
-    def __init__(self, transaction: WriteTransaction, changes: list[Change]) -> None:
+    def __init__(self, transaction: WriteTransaction, source: Source, changes: list[Change]) -> None:
         self._transaction = transaction
+        self._source = source
         self._pending: dict[str, Change] = {change["index"]: change for change in changes}
         self._held: dict[str, list[SegmentRef]] = {}
 
@@ -116,18 +119,33 @@ class _Publisher:
                 continue
             self._pending.pop(build.key, None)
             if change is not None and change["op"] == "create_index":
-                changes.append({**change, "segments": [ref]})
+                changes.append({**change, "meta": self._refreshed(change["meta"], {}), "segments": [ref]})
                 continue
-            meta = {} if change is None else {"meta": change["meta"]}
-            changes.append({"op": "add_segment", "index": build.key, "segment": ref, **meta})
+            held = self._transaction.state.indexes[build.key].meta
+            meta = self._refreshed({} if change is None else change["meta"], held)
+            changes.append(
+                {"op": "add_segment", "index": build.key, "segment": ref, **({"meta": meta} if meta else {})}
+            )
         if changes:
             self._transaction.commit(changes)
 
     def finish(self) -> None:
         """Commit what waited for the end: replacements, and indexes of no inputs."""
         if self._pending:
-            rest = self._pending.items()
-            self._transaction.commit([{**change, "segments": self._held.get(key, [])} for key, change in rest])
+            self._transaction.commit(
+                [
+                    {**change, "meta": self._refreshed(change["meta"], {}), "segments": self._held.get(key, [])}
+                    for key, change in self._pending.items()
+                ]
+            )
+
+    def _refreshed(self, meta: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+        """What is to be changed in the description `held`: `meta`, and a fingerprint without what passes of the build
+        were seen to change."""
+        known = held.get("fingerprint", {})
+        stored = meta.get("fingerprint", known)
+        now = self._source.with_moving(stored)
+        return dict(meta) if now == known else {**meta, "fingerprint": now}
 
 
 def _passes(pending: list[LayerBuild], firsts: Mapping[str, int]) -> dict[int, list[LayerBuild]]:
@@ -219,7 +237,8 @@ def _new_indexes(
             if source.n_inputs > int(entry.meta["n_inputs"]):
                 changed: dict[str, Any] = {"n_inputs": source.n_inputs}
                 fingerprint = source.fingerprint(build.layer)  # the sampled inputs must cover the new ones too
-                changed["fingerprint"] = fingerprint
+                known = source.with_moving(entry.meta["fingerprint"])
+                changed["fingerprint"] = {**fingerprint, **{n: known[n] for n in ("configuration",) if n in known}}
                 changes.append({"op": "add_segment", "index": build.key, "meta": changed})
             continue
         meta = {
@@ -300,23 +319,33 @@ def _differences(source: Source, layer: str, meta: Mapping[str, Any], n_indexed:
         differences
         or source.differences(layer, meta["fingerprint"])
         or probe_differences(source, layer, meta["probes"])
-        or _hook_differences(source, layer, meta)
+        or _differences_beside(source, layer, meta)
     )
 
 
-def _hook_differences(source: Source, layer: str, meta: Mapping[str, Any]) -> list[str]:
-    """Where a model has or had hooks of others, its probes must give the very bits that were indexed.
+#: how differences begin that lie in the model and not in the machine
+_BESIDE = ("hooks:", "attributes of modules:", "buffers ")
 
-    Where the machine, a version or a switch differs as well, nobody can tell which of them changed a bit.
+
+def _differences_beside(source: Source, layer: str, meta: Mapping[str, Any]) -> list[str]:
+    """Where a model has or had hooks of others, or other attributes of modules, buffers that are not saved among them,
+    its probes must give the very bits that were indexed.
+
+    Where the machine, a version, a switch or the batch shape differs as well, nobody can tell which of them changed a
+    bit.
     """
     stored = meta["fingerprint"]
     hooks = hooks_in_words(stored, source)
-    others = [one for one in source.environment_differences(layer, stored) if not one.startswith("hooks:")]
-    deviation = probe_deviation(source, layer, meta["probes"]) if hooks else 0.0
-    if deviation > 0.0 and not others and source.tolerance(layer) is None:
+    differences = source.environment_differences(layer, stored)
+    others = [one for one in differences if not one.startswith(_BESIDE)]
+    beside = [f"the model's hooks: {hooks}"] if hooks else []
+    beside += [one for one in differences if one.startswith(_BESIDE) and not one.startswith("hooks:")]
+    deviation = probe_deviation(source, layer, meta["probes"]) if beside else 0.0
+    same_batch = stored.get("build", {}).get("batch", source.build_batch) == source.build_batch
+    if deviation > 0.0 and same_batch and not others and source.tolerance(layer) is None:
         return [
-            f"the model's hooks: {hooks}, and the stored probe inputs give other values (by {deviation:.2g} of a "
-            "neuron's range); remove the hooks that change them, or put those back that did"
+            f"{'; '.join(beside)}, and the stored probe inputs give other values (by {deviation:.2g} of a neuron's "
+            "range); set back the attributes and remove the hooks that change them, or put those back that did"
         ]
-    source.believe_hooks(layer)
+    source.believe_beside(layer)
     return []

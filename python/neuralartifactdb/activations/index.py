@@ -186,7 +186,8 @@ class LayerIndex:
     def refuse_changed_model(self) -> None:
         """StaleIndexError if the attached model was trained, loaded into, configured or hooked meanwhile; cheap if not.
 
-        Hooks that leave the stored probe inputs' activations as they are do no harm.
+        Hooks, and attributes that are no flags, do no harm if they leave the stored probe inputs' activations as they
+        are.
         """
         source = self.source
         if source is None:
@@ -199,22 +200,22 @@ class LayerIndex:
                     f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
                     "attach the one that was indexed, or index this one under another name="
                 )
-        if source.hooks_changed(self.layer):
-            self._refuse_hooks(source)
+        changes = source.changes_beside(self.layer)
+        if changes:
+            self._refuse_beside(source, changes)
 
-    def _refuse_hooks(self, source: Source) -> None:
+    def _refuse_beside(self, source: Source, changes: list[str]) -> None:
         deviation = probe_deviation(source, self.layer, self.meta["probes"])
         if deviation > 0.0 and not self._allows_probes(source):
-            hooks = (
-                hooks_in_words(self.meta["fingerprint"], source)
-                or "as many as when it was indexed, or buffers that state_dict leaves out changed"
-            )
+            hooks = hooks_in_words(self.meta["fingerprint"], source)
             raise StaleIndexError(
-                f"hooks came or went on the model attached to {self.key}, and the stored probe inputs no longer give "
-                f"what was indexed (by {deviation:.2g} of a neuron's range): {hooks}; remove the hooks that change "
-                "values and put those back that did, or index the model as it is under another name="
+                f"the model attached to {self.key} changed in its {', '.join(changes)}, and the stored probe inputs no "
+                f"longer give what was indexed (by {deviation:.2g} of a neuron's range)"
+                + (f": {hooks}" if hooks else "")
+                + "; set back the attributes and remove the hooks that change values, put those back that did, or "
+                "index the model as it is under another name="
             )
-        source.believe_hooks(self.layer)
+        source.believe_beside(self.layer)
 
     def _allows_probes(self, source: Source) -> bool:
         """Whether the probe inputs lie within their bounds in every neuron, where bits do not reproduce anyway."""

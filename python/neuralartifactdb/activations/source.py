@@ -116,12 +116,17 @@ class Source(Protocol):
         """What others hang around the model's modules that may change its values, in words."""
         ...
 
-    def hooks_changed(self, layer: str) -> bool:
-        """Whether `model_changed` saw other hooks than when the layer's values were last known to be those indexed."""
+    def changes_beside(self, layer: str) -> list[str]:
+        """What `model_changed` saw beside what decides identity (hooks, attributes of modules) that was another when
+        the layer's values were last known to be those indexed, in words."""
         ...
 
-    def believe_hooks(self, layer: str) -> None:
-        """The layer's values with the hooks that were seen are those indexed: its probes were run."""
+    def believe_beside(self, layer: str) -> None:
+        """The layer's values with what was seen beside are those indexed: its probes were run."""
+        ...
+
+    def with_moving(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """A fingerprint of this source without what evaluating was seen to change since it was taken."""
         ...
 
     def look_again(self) -> None:
@@ -201,12 +206,16 @@ class _HostSource:
         """None."""
         return []
 
-    def hooks_changed(self, layer: str) -> bool:
-        """False: there are none."""
-        return False
+    def changes_beside(self, layer: str) -> list[str]:
+        """None."""
+        return []
 
-    def believe_hooks(self, layer: str) -> None:
-        """There are none."""
+    def believe_beside(self, layer: str) -> None:
+        """There is nothing."""
+
+    def with_moving(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """As it is: nothing moves."""
+        return dict(stored)
 
     def look_again(self) -> None:
         """Nothing is remembered."""

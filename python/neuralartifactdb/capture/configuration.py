@@ -1,30 +1,30 @@
 """The configuration of a model: what decides its values beside weights, buffers and code; part of a fingerprint.
 
 Per module its class and its flags: numbers, text, dtypes and None, and tuples of these, among its public attributes.
-Flags that forward passes change by themselves (counters, caches of the last shape) are not compared. Implements design
-section 4, "Fingerprint" (numeric flags) and "What exact means" (hooks).
+Flags that forward passes change by themselves (counters, caches of the last shape) are not compared, and neither are
+attributes of other kinds: of those the stored probes judge. Implements design section 4, "Fingerprint" (numeric flags)
+and "What exact means" (hooks).
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import enum
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import nn
 from torch.nn.modules import module as torch_module
 
 from neuralartifactdb.capture.layers import plain_name
-from neuralartifactdb.capture.model_stamp import HOOK_KINDS, foreign_hooks, is_flag, is_function
+from neuralartifactdb.capture.model_stamp import HOOK_KINDS, foreign_hooks
+from neuralartifactdb.capture.module_attributes import OWN_NAMES, is_flag, is_function
 
-__all__ = ["Configuration", "MovingFlags", "hook_names"]
+__all__ = ["Configuration", "hook_names"]
 
 #: bytes of JSON that flags may take by value; of what is beyond them a fingerprint keeps one hash
 _MAX_BYTES = 4096
@@ -32,30 +32,15 @@ _MAX_TEXT = 100
 _MAX_NAMED = 8
 _MAX_HOOKS = 32
 
-#: what does nothing in evaluation mode
+#: what does nothing in evaluation mode, in torch's own classes: one derived from them may use it otherwise
 _IDLE: tuple[tuple[type[nn.Module], frozenset[str]], ...] = (
     (nn.modules.dropout._DropoutNd, frozenset({"p", "inplace"})),
     (nn.modules.batchnorm._NormBase, frozenset({"momentum"})),
     (nn.MultiheadAttention, frozenset({"dropout"})),
     (nn.RNNBase, frozenset({"dropout"})),
 )
-_IDLE_NAMES = frozenset({"training", "gradient_checkpointing"})
+_IDLE_NAMES = frozenset({"gradient_checkpointing"})
 _CLASS = "class"
-
-
-class MovingFlags(WeakKeyDictionary[nn.Module, set[str]]):
-    """Flags that forward passes were seen to change, by module."""
-
-    @contextlib.contextmanager
-    def watched(self, model: nn.Module) -> Iterator[None]:
-        """Notice which flags differ after what is done inside."""
-        before = {module: _flags(module) for module in model.modules()}
-        yield
-        for module in model.modules():
-            was, now = before.get(module), _flags(module)
-            if was is not None and was != now:
-                changed = {name for name in {**was, **now} if was.get(name) != now.get(name)}
-                self.setdefault(module, set()).update(changed)
 
 
 class Configuration:
@@ -63,32 +48,45 @@ class Configuration:
 
     Args:
         model: the whole model.
-        moving: flags that do not count.
+        moving: flags that do not count; those that are found later, neither.
     """
 
     def __init__(self, model: nn.Module, moving: Mapping[nn.Module, Collection[str]]) -> None:
         named = {plain_name(name): module for name, module in model.named_modules()}  # of compiled ones the inner one
         self._names = list(named)
+        self._modules = list(named.values())
+        self._moved = moving
         self._columns: dict[str, dict[int, str]] = {_CLASS: {}}
-        self._moving: dict[str, set[int]] = {}
-        for i, module in enumerate(named.values()):
+        for i, module in enumerate(self._modules):
             self._columns[_CLASS][i] = type(module).__qualname__
             for name, text in _flags(module).items():
                 self._columns.setdefault(f".{name}", {})[i] = text
-            for name in moving.get(module, ()):
-                self._moving.setdefault(f".{name}", set()).add(i)
 
-    def record(self) -> dict[str, Any]:
+    @property
+    def _moving(self) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for i, module in enumerate(self._modules):
+            for name in list(self._moved.get(module, ())):
+                found.setdefault(f".{name}", set()).add(i)
+        return found
+
+    def record(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a fingerprint keeps, JSON values of a few kilobytes at most.
+
+        Args:
+            before: an earlier record; what it says moves counts as moving.
 
         Returns:
             modules (their number), names (a hash), flags {attribute: [[value, positions of modules]]} for as many as
             fit, moving {attribute: positions}, and rest: a hash of the flags that did not fit, or None.
         """
-        moving = {name: _spans(at) for name, at in sorted(self._moving.items())}
+        moved = self._moving
+        for name, spans in (before or {}).get("moving", {}).items():
+            moved.setdefault(name, set()).update(_positions(spans))
+        moving = {name: _spans(at) for name, at in sorted(moved.items())}
         kept: dict[str, list[list[str]]] = {}
         free = _MAX_BYTES - len(json.dumps(moving))
-        columns = {name: _grouped(column, self._moving.get(name, ())) for name, column in self._columns.items()}
+        columns = {name: _grouped(column, moved.get(name, ())) for name, column in self._columns.items()}
         for name in sorted(columns, key=lambda name: (name != _CLASS, len(json.dumps(columns[name])), name)):
             free -= len(json.dumps({name: columns[name]}))
             if free >= 0:
@@ -98,7 +96,7 @@ class Configuration:
             "names": _hash(self._names),
             "flags": kept,
             "moving": moving,
-            "rest": self._rest(kept, self._moving),
+            "rest": self._rest(kept, moved),
         }
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
@@ -106,12 +104,13 @@ class Configuration:
         columns = {name: _ungrouped(column) for name, column in stored.get("flags", {}).items()}
         if stored.get("names") != _hash(self._names):
             return [self._other_modules(int(stored.get("modules", 0)), columns.get(_CLASS, {}))]
+        moving = self._moving
         stored_moving = {name: set(_positions(spans)) for name, spans in stored.get("moving", {}).items()}
         found = []
         kept_all = stored.get("rest") is None
         for name in dict.fromkeys([*columns, *(self._columns if kept_all else ())]):
             before, now = columns.get(name, {}), self._columns.get(name, {})
-            ignored = stored_moving.get(name, set()) | self._moving.get(name, set())
+            ignored = stored_moving.get(name, set()) | moving.get(name, set())
             found += [
                 f"{self._called(i, name)}: {before.get(i, 'absent')} when indexed, now {now.get(i, 'absent')}"
                 for i in sorted({*before, *now} - ignored)
@@ -119,7 +118,7 @@ class Configuration:
             ]
         if len(found) > _MAX_NAMED:
             found = [*found[:_MAX_NAMED], f"{len(found) - _MAX_NAMED} more attributes of modules"]
-        hidden = any(at - stored_moving.get(name, set()) for name, at in self._moving.items() if name not in columns)
+        hidden = any(at - stored_moving.get(name, set()) for name, at in moving.items() if name not in columns)
         if not (found or kept_all or hidden) and stored["rest"] != self._rest(columns, stored_moving):
             others = sorted(name.removeprefix(".") for name in self._columns if name not in columns)
             found.append(f"attributes of modules (among {', '.join(others[:_MAX_NAMED]) or 'ones that are gone'})")
@@ -172,11 +171,12 @@ def _function_name(function: Any) -> str:
 
 
 def _flags(module: nn.Module) -> dict[str, str]:
-    idle = _IDLE_NAMES.union(*(names for of, names in _IDLE if isinstance(module, of)))
+    own = type(module).__module__.startswith("torch.nn.")
+    idle = _IDLE_NAMES.union(*(names for of, names in _IDLE if own and isinstance(module, of)))
     return {
         name: _text(value)
         for name, value in list(vars(module).items())
-        if name[0] != "_" and name not in idle and is_flag(value)
+        if name[:1] != "_" and name not in idle and name not in OWN_NAMES and is_flag(value)
     }
 
 

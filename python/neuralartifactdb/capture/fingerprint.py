@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from neuralartifactdb.capture.configuration import hook_names
 from neuralartifactdb.capture.layers import plain_name
+from neuralartifactdb.capture.module_attributes import OWN_NAMES, MovingAttributes, is_flag, is_function, seen_entries
 
 __all__ = [
     "compare_fingerprints",
+    "describe_attributes",
     "describe_callable",
     "describe_environment",
     "describe_model",
@@ -33,6 +35,9 @@ __all__ = [
 ]
 
 _MAX_GROUPS = 24
+_MAX_ATTRIBUTES = 64
+#: how differences begin that attributes of modules make
+_ATTRIBUTES = "attributes of modules:"
 #: what of a description tells models apart
 _IDENTITY = ("class", "dtypes", "hash")
 
@@ -74,6 +79,32 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 def same_model(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two results of `describe_model` are of the same model; buffers that are not saved do not count."""
     return all(first.get(name) == second.get(name) for name in _IDENTITY)
+
+
+def describe_attributes(model: nn.Module, moving: MovingAttributes) -> dict[str, str]:
+    """Short hashes, by name, of attributes of modules that are no flags: plain tensors, arrays, dicts, private ones.
+
+    Where probes give other bits, they say what changed; by themselves they decide nothing, for libraries keep books in
+    such attributes.
+
+    Args:
+        model: the whole model.
+        moving: those that passes keep changing are left out; flags that one pass changed are taken in.
+    """
+    parts: dict[str, Any] = {}
+    restless = moving.restless()
+    for i, module in enumerate(model.modules()):
+        moved = moving.get(module, {})
+        for name, value in list(vars(module).items()):
+            if name in OWN_NAMES or name in restless or is_function(value):
+                continue
+            if name[:1] == "_" or name in moved or not is_flag(value):
+                digest = parts.setdefault(f".{name}", hashlib.sha256())
+                for path, one in seen_entries(value):
+                    plain = isinstance(one, (Tensor, np.ndarray)) and not isinstance(one, nn.Parameter)
+                    kind = type(one).__qualname__
+                    digest.update(f"{i} {path!r} {hash_value(one) if plain or is_flag(one) else kind}\0".encode())
+    return {name: digest.hexdigest()[:12] for name, digest in sorted(parts.items())[:_MAX_ATTRIBUTES]}
 
 
 # ---- hashing ---------------------------------------------------------------------------------------------------------
@@ -273,7 +304,17 @@ def compare_fingerprints(stored: Mapping[str, Any], current: Mapping[str, Any], 
         unsaved = [one.get("model", {}).get("unsaved") for one in (stored, current)]
         if unsaved[0] != unsaved[1]:
             differences.append("buffers that are not part of state_dict differ")
+        differences += changed_attributes(stored, current)
     return differences
+
+
+def changed_attributes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Which attributes of modules that are no flags differ, in words; see `describe_attributes`."""
+    before, now = stored.get("attributes"), current.get("attributes")
+    if before is None or now is None:
+        return []
+    names = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
+    return [f"{_ATTRIBUTES} {', '.join(names[:8])} differ"] if names else []
 
 
 def _identity_differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

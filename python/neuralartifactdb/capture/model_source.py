@@ -23,6 +23,7 @@ from neuralartifactdb.capture.datasets import open_reader
 from neuralartifactdb.capture.device_encoder import TorchSegmentEncoder
 from neuralartifactdb.capture.fingerprint import (
     compare_fingerprints,
+    describe_attributes,
     describe_callable,
     describe_environment,
     hash_value,
@@ -268,10 +269,9 @@ class ModelSource:
             return {name: kept.cpu().numpy() for name, kept in values.items()}
 
         dtypes = {name: info.dtype for name, info in self.layers.items()}
-        with self._runner.moving.watched(self._runner.model):
-            self._calibration = calibrate(
-                run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
-            )
+        self._calibration = calibrate(
+            run, pool.astype(np.int64), self.build_batch, dtypes, seed=self._capture.seed, budget_s=budget_s
+        )
         return self._calibration
 
     def tolerance(self, layer: str) -> NDArray[np.float64] | None:
@@ -307,6 +307,7 @@ class ModelSource:
             "kind": "model",
             "model": seen.weights,
             "configuration": seen.configuration.record(),
+            "attributes": describe_attributes(self._runner.model, self._runner.moving),
             "layer": layer,
             "path": self._runner.targets[layer].path,
             "shape": list(info.shape),
@@ -340,14 +341,23 @@ class ModelSource:
         with one_at_a_time():
             return hook_names(self._runner.model)
 
-    def hooks_changed(self, layer: str) -> bool:
-        """Whether, at the last look at the model, there were other hooks than when the layer's values were last known
-        to be those of the index."""
-        return self._watch.hooks_changed(layer)
+    def changes_beside(self, layer: str) -> list[str]:
+        """What the last look at the model saw beside weights and flags (hooks, other attributes) that was another when
+        the layer's values were last known to be those of the index, in words."""
+        return self._watch.changes_beside(layer)
 
-    def believe_hooks(self, layer: str) -> None:
-        """The layer's values with the hooks of the last look are those of the index."""
-        self._watch.believe_hooks(layer)
+    def believe_beside(self, layer: str) -> None:
+        """The layer's values with what the last look saw are those of the index."""
+        self._watch.believe_beside(layer)
+
+    def with_moving(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """A fingerprint of the model with all that passes were seen to change since left out of its configuration."""
+        record = self._watch.record(stored.get("configuration", {}))
+        restless = {f".{name}" for name in self._runner.moving.restless()}
+        found = {**stored, "configuration": record}
+        if "attributes" in stored:
+            found["attributes"] = {name: one for name, one in stored["attributes"].items() if name not in restless}
+        return found
 
     def look_again(self) -> None:
         """Forget hashes of weights and inputs: a write through `.data` of one weight leaves no other trace."""

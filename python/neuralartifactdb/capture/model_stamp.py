@@ -1,26 +1,24 @@
 """Stamps: a few microseconds tell whether a model may be another than a moment ago, before every query.
 
-A stamp sees weights and buffers, the flags of modules (a slope, an eps, `self.scale`) and the hooks of others. Equal
-stamps are believed; where they differ, weights are hashed and flags compared by value. Implements design section 4,
-"What exact means" (what differs: weights, buffers, hooks).
+A stamp sees weights and buffers, the flags of modules (a slope, an eps, `self.scale`), their other attributes (plain
+tensors, arrays, dicts, private ones) and the hooks of others. Equal stamps are believed; where they differ, weights are
+hashed, flags compared by value, and of all else the stored probes judge. Implements design section 4, "What exact
+means" (what differs: weights, buffers, hooks).
 """
 
 from __future__ import annotations
 
-import enum
-import functools
-import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from neuralartifactdb.capture.hooks import OwnHook
+from neuralartifactdb.capture.module_attributes import glance, modules_of, tensor_place
 
-__all__ = ["HOOK_KINDS", "ModelStamp", "foreign_hooks", "is_flag", "is_function", "model_stamp", "tensor_version"]
+__all__ = ["HOOK_KINDS", "ModelStamp", "foreign_hooks", "model_stamp"]
 
 #: attribute of a module -> what is in it, in words
 HOOK_KINDS = {"_forward_hooks": "forward hook", "_forward_pre_hooks": "forward pre-hook"}
@@ -32,12 +30,6 @@ _MAX_STAMPED = 512
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PLAIN = (Tensor, nn.Parameter)
 
-_SCALARS = (bool, int, float, complex, str, type(None), torch.dtype, np.generic, enum.Enum)
-_QUICK: frozenset[type] = frozenset({bool, int, float, str, type(None)})
-_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
-#: by type, what `_kind` says
-_kinds: dict[type, str] = dict.fromkeys(_QUICK, "scalar")
-
 
 class ModelStamp(NamedTuple):
     """What `model_stamp` sees; each part is compared with `==`.
@@ -46,26 +38,28 @@ class ModelStamp(NamedTuple):
         places: (id, address, version) of each parameter and buffer.
         values: the bytes of a few values of each.
         flags: per module its class, then names and values of its flags.
-        hooks: per module that has any, its id and the hooks of others; functions that replace its methods, too.
+        hooks: per module that has any, its id and the hooks of others.
+        attributes: those that are no flags, and a few values of the tensors among them.
     """
 
     places: tuple[tuple[int, int, int], ...]
     values: bytes
     flags: tuple[Any, ...]
     hooks: tuple[Any, ...]
+    attributes: tuple[Any, ...]
 
 
-def model_stamp(model: nn.Module, moving: Mapping[nn.Module, Collection[str]] | None = None) -> ModelStamp:
-    """Changes when a parameter, buffer, flag or hook is replaced, and nearly always when `.data` is written.
+def model_stamp(model: nn.Module, moving: Mapping[nn.Module, Mapping[str, int]] | None = None) -> ModelStamp:
+    """Changes when a parameter, buffer, attribute or hook is replaced, and nearly always when `.data` is written.
 
     Writes through `.data` count no versions, so a few values of each tensor belong to the stamp; of those on another
     device, all in one copy.
 
     Args:
         model: its modules are visited once.
-        moving: flags that forward passes change by themselves, by module: no part of the stamp.
+        moving: attributes that forward passes change by themselves; see `MovingAttributes`.
     """
-    modules = _modules(model)
+    modules = modules_of(model)
     tensors = [
         tensor
         for held in ("_parameters", "_buffers")
@@ -73,86 +67,16 @@ def model_stamp(model: nn.Module, moving: Mapping[nn.Module, Collection[str]] | 
         for tensor in getattr(module, held).values()
         if tensor is not None
     ]
-    places = tuple(
-        (id(tensor), tensor.data_ptr() if _has_storage(tensor) else 0, tensor_version(tensor)) for tensor in tensors
-    )
-    flags, functions = _flags(modules, moving or {})
-    return ModelStamp(places, _sampled_values(tensors[:_MAX_STAMPED]), flags, functions + _hooks(modules))
+    places = tuple(map(tensor_place, tensors))
+    flags, attributes, held = glance(modules, moving or {})
+    if held:
+        attributes += (_sampled_values(held[:_MAX_STAMPED]),)
+    return ModelStamp(places, _sampled_values(tensors[:_MAX_STAMPED]), flags, _hooks(modules), attributes)
 
 
 def foreign_hooks(module: nn.Module, kind: str) -> list[Any]:
     """The hooks of a module that are not ours; `kind` is one of `HOOK_KINDS`."""
     return [hook for hook in list(getattr(module, kind, {}).values()) if type(hook) is not OwnHook]
-
-
-def tensor_version(tensor: Tensor) -> int:
-    """Grows when the tensor is written in place; -1 for tensors made under inference_mode, which do not count."""
-    return -1 if tensor.is_inference() else int(tensor._version)
-
-
-# ---- modules: flags and hooks ----------------------------------------------------------------------------------------
-
-
-def _modules(model: nn.Module) -> list[nn.Module]:
-    """As `model.modules()`, several times as quick."""
-    found, seen = [model], {id(model)}
-    for module in found:  # grows meanwhile
-        for child in module._modules.values():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                found.append(child)
-    return found
-
-
-def _kind(of: type) -> str:
-    """What values of a type may be: "scalar", "sequence", "function" or "" for what is none of these."""
-    kind = _kinds.get(of)
-    if kind is None:
-        kind = "scalar" if issubclass(of, _SCALARS) else "sequence" if issubclass(of, (tuple, list)) else ""
-        kind = _kinds[of] = "function" if issubclass(of, _FUNCTIONS) else kind
-    return kind
-
-
-def is_flag(value: Any) -> bool:
-    """Whether an attribute of a module is a flag: a number, a text, None, a dtype, or a list or tuple of these."""
-    kind = _kind(type(value))
-    return kind == "scalar" or (kind == "sequence" and all(map(is_flag, value)))
-
-
-def is_function(value: Any) -> bool:
-    """Whether it is a plain function, method or partial: as an attribute of a module it may replace what runs."""
-    return _kind(type(value)) == "function"
-
-
-def _frozen(value: Any) -> Any:
-    """A flag as it is now, whatever becomes of the lists in it, and such that comparing it gives one bool: NumPy's
-    scalars compare with a tuple element by element."""
-    if isinstance(value, (tuple, list)):
-        return tuple(map(_frozen, value))
-    return (value.dtype.str, value.tobytes()) if isinstance(value, np.generic) else value
-
-
-def _flags(
-    modules: Sequence[nn.Module], moving: Mapping[nn.Module, Collection[str]]
-) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Flags of all modules, and the functions among their attributes, in one loop: it runs before every query."""
-    flags: list[Any] = []
-    functions: list[Any] = []
-    known = _kinds.get
-    for module in modules:
-        flags.append(type(module))
-        skipped = moving.get(module, ()) if moving else ()
-        for name, value in list(module.__dict__.items()):
-            if name[0] == "_" or name == "training" or name in skipped:
-                continue
-            kind = known(type(value)) or _kind(type(value))
-            if kind == "scalar":
-                flags += (name, value if type(value) in _QUICK else _frozen(value))
-            elif kind == "function":
-                functions += (id(module), name, value)
-            elif kind == "sequence" and (_QUICK.issuperset(map(type, value)) or is_flag(value)):
-                flags += (name, _frozen(value))
-    return tuple(flags), tuple(functions)
 
 
 def _hooks(modules: Sequence[nn.Module]) -> tuple[Any, ...]:

@@ -1,4 +1,5 @@
-"""Which model is believed to be the one that was indexed, and whether it still is: weights, configuration, hooks.
+"""Which model is believed to be the one that was indexed, and whether it still is: weights, configuration, and what
+lies beside them, hooks and other attributes.
 
 A look at the model takes microseconds while its stamp is the same; what is behind a stamp is hashed and read once.
 Implements design section 4, "What exact means" (what differs: weights, buffers, hooks).
@@ -12,10 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from neuralartifactdb.capture.configuration import Configuration, MovingFlags
+from neuralartifactdb.capture.configuration import Configuration
 from neuralartifactdb.capture.fingerprint import describe_model, same_model
 from neuralartifactdb.capture.model_stamp import ModelStamp, model_stamp
 from neuralartifactdb.capture.model_state import one_at_a_time
+from neuralartifactdb.capture.module_attributes import MovingAttributes, changed_attributes
 
 __all__ = ["ModelWatch", "SeenModel"]
 
@@ -38,15 +40,15 @@ class ModelWatch:
 
     Args:
         model: the whole model.
-        moving: flags that do not count.
+        moving: attributes that passes change.
     """
 
-    def __init__(self, model: nn.Module, moving: MovingFlags) -> None:
+    def __init__(self, model: nn.Module, moving: MovingAttributes) -> None:
         self._model = model
         self._moving = moving
         self._seen: SeenModel | None = None
         self._believed: SeenModel | None = None
-        self._believed_hooks: dict[str, tuple[Any, ...]] = {}
+        self._beside: dict[str, SeenModel] = {}
 
     def look(self) -> SeenModel:
         """The model as it is now: weights are hashed and flags read once for each stamp."""
@@ -65,14 +67,14 @@ class ModelWatch:
     def believe(self, stored: Mapping[str, Any] | None, layers: Iterable[str]) -> None:
         """Believe the model last seen from here on, unless another is believed, or is that of the fingerprint `stored`.
 
-        Its hooks are then those with which `layers` have the values of the index.
+        What lies beside weights and flags is then what `layers` have the values of the index with.
         """
         seen = self._seen
         if self._believed is not None or seen is None:
             return
         if stored is None or seen.agrees(stored.get("model", {}), stored.get("configuration", {})):
             self._believed = seen
-            self._believed_hooks = dict.fromkeys(layers, _beside(seen))
+            self._beside = dict.fromkeys(layers, seen)
 
     def changed(self) -> bool:
         """Whether the model is another than the believed one; stays true until that one is back."""
@@ -87,19 +89,26 @@ class ModelWatch:
         self._believed = self._seen = SeenModel(seen.stamp, seen.weights, believed.configuration)
         return False
 
-    def hooks_changed(self, layer: str) -> bool:
-        """Whether, at the last look, there were other hooks, or other values in buffers that `state_dict` leaves out,
-        than those believed for the layer."""
-        return layer in self._believed_hooks and self._hooks() != self._believed_hooks[layer]
+    def record(self, before: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The believed configuration's record, with all that is known by now to move; `before` if none is believed."""
+        return before if self._believed is None else self._believed.configuration.record(before)
 
-    def believe_hooks(self, layer: str) -> None:
-        """The layer has the values of the index with the hooks of the last look."""
-        self._believed_hooks[layer] = self._hooks()
+    def changes_beside(self, layer: str) -> list[str]:
+        """What of hooks, attributes that are no flags, and buffers that `state_dict` leaves out was other at the last
+        look than with the values believed for the layer, in words."""
+        before, now = self._beside.get(layer), self._seen
+        if before is None or now is None or before is now:
+            return []
+        found = []
+        if before.stamp.hooks != now.stamp.hooks:
+            found.append("hooks")
+        if before.stamp.attributes != now.stamp.attributes:
+            names = changed_attributes(before.stamp.attributes, now.stamp.attributes)
+            found.append(f"attributes of modules ({', '.join(names[:8]) or 'values of tensors'})")
+        if before.weights["unsaved"] != now.weights["unsaved"]:
+            found.append("buffers that state_dict leaves out")
+        return found
 
-    def _hooks(self) -> tuple[Any, ...]:
-        """Hooks, and the buffers that `state_dict` leaves out: what may change values and may as well not."""
-        return _beside(self._seen or self.look())
-
-
-def _beside(seen: SeenModel) -> tuple[Any, ...]:
-    return (*seen.stamp.hooks, seen.weights["unsaved"])
+    def believe_beside(self, layer: str) -> None:
+        """The layer has the values of the index with all that the last look saw."""
+        self._beside[layer] = self._seen or self.look()

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from neuralartifactdb.activations.source import LayerInfo
 from neuralartifactdb.capture.batches import LengthRule, describe_mismatch, model_arguments, to_device, valid_positions
-from neuralartifactdb.capture.configuration import MovingFlags
 from neuralartifactdb.capture.datasets import InputReader
 from neuralartifactdb.capture.hooks import ForwardPass, can_stop_early, never_ran
 from neuralartifactdb.capture.layers import Target, by_layer
-from neuralartifactdb.capture.model_stamp import tensor_version
 from neuralartifactdb.capture.model_state import model_device, quiet
+from neuralartifactdb.capture.module_attributes import MovingAttributes, tensor_version
 from neuralartifactdb.capture.new_inputs import explained, refuse_unlike
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.reduction import choose_tensor, compute_torch_dtype, make_reduction, storage_name, widen
@@ -50,7 +49,7 @@ class Runner:
     Attributes:
         rows: how many this thread sent through the model, padding included.
         firings: which firing counts, for targets whose module runs several times in a pass.
-        moving: flags of modules that forward passes change, found while the model is probed and calibrated.
+        moving: attributes of modules that forward passes change: each call that runs the model looks for them.
         length_rule, length_multiple: padded lengths are rounded up to this multiple; see `LengthRule`.
     """
 
@@ -61,7 +60,7 @@ class Runner:
         self.device = model_device(model, capture.device)
         self.rows = RowCount()
         self.firings: dict[str, int] = {}
-        self.moving = MovingFlags()
+        self.moving = MovingAttributes.of(model)
         self.length_rule: LengthRule | None = None
         self._like: Any = None  # what of the first input reaches the model, as a batch
         self.length_multiple = 1
@@ -192,7 +191,7 @@ class Runner:
         handler returns, the rest follows."""
         done = 0
         while done < len(batches):
-            with quiet(self.model, self.device) as interrupted:
+            with quiet(self.model, self.device) as interrupted, self.moving.watched(self.model):
                 while done < len(batches) and not interrupted():
                     batches[done]()
                     done += 1
