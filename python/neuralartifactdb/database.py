@@ -53,7 +53,7 @@ def open(
     Args:
         path: the directory; with mode "a" it is created at the first write.
         mode: "a" to read and write, "r" to read only.
-        cache_bytes: memory for blocks of index files, such as "256MiB".
+        cache_bytes: memory for blocks of index files, such as "256MiB"; 0 keeps none, and every query reads.
         evaluated_bytes: memory for activations that queries evaluated, which sharpen later queries (an eighth of it is
             for counts of partitions, which `top_neurons(by="percentile")` makes); 0 keeps none.
         lock_timeout_s: how long a write waits for another writer, in seconds.
@@ -68,10 +68,9 @@ def open(
         []
         >>> db.close()
     """
-    evaluated = 0 if evaluated_bytes in (0, "0") else parse_bytes(evaluated_bytes, "evaluated_bytes")
-    directory = DatabaseDirectory(
-        path, mode, cache_bytes=parse_bytes(cache_bytes, "cache_bytes"), lock_timeout_s=lock_timeout_s
-    )
+    evaluated = parse_bytes(evaluated_bytes, "evaluated_bytes", least=0)
+    cached = parse_bytes(cache_bytes, "cache_bytes", least=0)
+    directory = DatabaseDirectory(path, mode, cache_bytes=cached, lock_timeout_s=lock_timeout_s)
     return Database(Session(directory, evaluated))
 
 
@@ -197,7 +196,8 @@ class Database:
 
         Args:
             name: key of the index.
-            array: (n_inputs, ...), an array, a torch tensor, or the path of a `.npy` file.
+            array: (n_inputs, ...), an array, a torch tensor, or the path of a `.npy` file. Leave it as it is while it
+                is attached: of one that is changed in place, `Result.verify()` says so, queries need not notice.
             storage: "auto" keeps everything while that is under 1 GiB, else 0.2; a fraction of 4 bytes x inputs x
                 neurons; bytes such as "2GB"; or "all".
             memory_limit: memory above the array, such as "1GiB".

@@ -85,7 +85,7 @@ class DatabaseView:
                 raise UnknownNameError(unknown_name("activation index", key, self._state.indexes))
             session = self._session
             segments = [session.segments.get(ref, entry.meta["dtype"]) for ref in entry.segments]
-            source = session.sources.get(str(entry.meta["id"]))
+            source = session.source_of(str(entry.meta["id"]))
             self._indexes[key] = LayerIndex(key, entry.meta, segments, source, session.evaluated, session.tolerances)
         return self._indexes[key]
 

@@ -76,7 +76,7 @@ class DatabaseBusyError(Error, TimeoutError):
 
 
 class MissingFileError(Error, FileNotFoundError):
-    """A file that was named does not exist."""
+    """A file or directory that was named does not exist."""
 
 
 class ExtraMissingError(Error, ImportError):

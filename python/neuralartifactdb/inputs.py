@@ -153,7 +153,14 @@ def _from_list(name: str, values: Any) -> NDArray[Any]:
     listed = list(values)
     if any(v is None or isinstance(v, str) for v in listed):
         return np.array(listed, dtype=object)
-    return np.array(listed)
+    try:
+        return np.array(listed)
+    except ValueError as error:
+        sizes = [np.size(one) if np.ndim(one) == 0 else len(one) for one in listed[:8]]
+        raise InvalidValueError(
+            f"column {name!r} must be 1-D with one value per input, got lists of unequal lengths ({sizes}"
+            f"{' and more' if len(listed) > 8 else ''}); give one number, bool or text per input"
+        ) from error
 
 
 def _from_series(series: Any) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.quantities import shortened
 
 __all__ = ["Limits"]
 
@@ -71,7 +72,12 @@ class Limits:
 def _number(name: str, value: Any, *, least: float, fix: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise DtypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}); {fix}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise InvalidValueError(
+            f"{name} must be finite and at least {least:g}, got a number beyond float64, {shortened(value)}; {fix}"
+        ) from None
     if not math.isfinite(number) or number < least:
         raise InvalidValueError(f"{name} must be finite and at least {least:g}, got {number!r}; {fix}")
     return number

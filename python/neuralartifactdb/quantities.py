@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from numbers import Integral
+from typing import Any
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
 
-__all__ = ["format_bytes", "parse_bytes", "refuse_fraction_text"]
+__all__ = ["format_bytes", "parse_bytes", "refuse_fraction_text", "shortened"]
 
 _UNITS = {
     "": 1,
@@ -30,19 +31,20 @@ _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?\s*([a-z]*)\s*", re.
 _LARGEST = 2**63 - 1
 
 
-def parse_bytes(value: str | int, name: str = "bytes") -> int:
+def parse_bytes(value: str | int, name: str = "bytes", *, least: int = 1) -> int:
     """A whole number of bytes from an int or a text with a unit.
 
     Args:
         value: such as 4096, "4096", "64KiB", "1.5 GB".
         name: what the number is for, named in errors.
+        least: 0 where none at all is meant by 0.
 
     Returns:
-        The bytes, at least 1, rounded down.
+        The bytes, rounded down.
 
     Raises:
         TypeError: neither int nor str.
-        ValueError: not a number with a known unit, or outside [1, 2**63).
+        ValueError: not a number with a known unit, or outside [least, 2**63).
 
     Example:
         >>> parse_bytes("1.5KiB"), parse_bytes("2 GB"), parse_bytes(7)
@@ -66,9 +68,22 @@ def parse_bytes(value: str | int, name: str = "bytes") -> int:
         n_bytes = int(digits) * _UNITS[unit] if exact else (int(number) if math.isfinite(number) else _LARGEST + 1)
     else:
         n_bytes = int(value)
-    if not 1 <= n_bytes <= _LARGEST:
-        raise InvalidValueError(f"{name} must be from 1 byte to 2**63 - 1 bytes, got {value!r}")
+    if not least <= n_bytes <= _LARGEST:
+        given = shortened(value)
+        raise InvalidValueError(f"{name} must be from {least} byte{'s'[least:]} to 2**63 - 1 bytes, got {given}")
     return n_bytes
+
+
+def shortened(value: Any) -> str:
+    """A number for a message: one of hundreds of digits by its size, which Python may refuse to write out.
+
+    Example:
+        >>> shortened(7), shortened(10**400)
+        ('7', 'about 10**400')
+    """
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"about {'-' if value < 0 else ''}10**{int(value.bit_length() * math.log10(2))}"
+    return repr(value)
 
 
 def refuse_fraction_text(text: str, name: str) -> None:

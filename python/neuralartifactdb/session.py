@@ -16,7 +16,7 @@ from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.open_segments import OpenSegments
 from neuralartifactdb.activations.source import Source
 from neuralartifactdb.database_view import DatabaseView
-from neuralartifactdb.errors import UnknownNameError
+from neuralartifactdb.errors import ClosedDatabaseError, UnknownNameError
 from neuralartifactdb.inputs import Inputs, read_inputs
 from neuralartifactdb.names import unknown_name
 from neuralartifactdb.storage.directory import DatabaseDirectory
@@ -53,6 +53,7 @@ class Session:
         self.tolerances: dict[str, NDArray[np.float64]] = {}
         #: shows an input; see `Database.set_render`
         self.render: Callable[[int], object] | None = None
+        self._closed = False
         self._followed: State | None = None
         self._inputs: tuple[tuple[SegmentRef, ...], Inputs] | None = None
         self._filler: IndexFiller | None = None
@@ -133,6 +134,16 @@ class Session:
 
     # ---- what belongs to the identity of an index ------------------------------------------------------------------
 
+    def source_of(self, identity: str) -> Source | None:
+        """What is attached to an index; ClosedDatabaseError if nothing is because the database was closed meanwhile."""
+        source = self.sources.get(identity)
+        if source is None and self._closed:
+            raise ClosedDatabaseError(
+                f"the database {self.directory.path!r} was closed while it was being asked, and what was attached is "
+                "gone; open it again, attach, and repeat the query"
+            )
+        return source
+
     def attach(self, identity: str, source: Source) -> None:
         """Let a source evaluate an index; what another one computed is forgotten, and it is closed if idle."""
         before = self.sources.get(identity)
@@ -156,6 +167,7 @@ class Session:
 
     def close(self) -> None:
         """Free memory and files; keep what queries learned about masks. Closing twice is fine."""
+        self._closed = True
         if self._filler is not None:
             self._filler.close()
         for source in {id(source): source for source in self.sources.values()}.values():

@@ -93,3 +93,22 @@ def test_options_by_layer():
     assert set(by_layer("max", targets, None, "reduce").values()) == {"max"}
     with pytest.raises(UnknownNameError, match=r"Capture.reduce names the layer 'head'"):
         by_layer({"head": "max"}, targets, None, "reduce")
+
+
+@pytest.mark.parametrize("glob", ["encoder.[z-a]", "**.[9-0]*"])
+def test_bad_globs_are_refused_in_words(glob):
+    net = TextEncoder()
+    with pytest.raises(InvalidValueError, match=r"the glob .* for layers must have ranges in ascending order"):
+        resolve_layers(net, glob)
+    with pytest.raises(InvalidValueError, match="for layers must have"):
+        by_layer({glob: None}, resolve_layers(net, "encoder"), None, "reduce")
+
+
+@pytest.mark.parametrize("glob", ["*[[x]", "*[&&x]", "*[a||b]", "*[~~]", "*[\\]", "*[^a]", "[!]"])
+def test_marks_of_regular_expressions_are_plain_in_globs(glob):
+    with pytest.raises(UnknownNameError, match="no layer"):
+        resolve_layers(nn.Sequential(nn.Linear(2, 2)), glob)
+
+
+def test_an_exclamation_mark_negates():
+    assert [n for n, *_ in names(TextEncoder(), "encoder.layers.[!0]")] == ["encoder.layers.1"]

@@ -130,3 +130,11 @@ def test_what_cannot_be_read_is_an_os_error_with_its_path(readers: list[SegmentR
 def test_errors_of_others_pass(readers: list[SegmentReader]) -> None:
     with pytest.raises(RuntimeError, match="mine"), readers[0].stored("pixels"):
         raise RuntimeError("mine")
+
+
+def test_an_empty_array_has_no_byte_to_ask_for(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    with open(tmp_path / "empty", "rb") as file:
+        array = _core.StoredArray(file.fileno(), 0, 0, 64, np.empty(0, np.uint32))
+        with pytest.raises(ValueError, match="got 0; the array is empty"):
+            array.in_memory(0)

@@ -155,9 +155,26 @@ class LayerPlan:
         return sum(s.least_bytes for s in self.segments)
 
     @property
+    def least_share(self) -> float:
+        """The least fraction as `storage=` with which a part that keeps nothing would keep codes, three digits rounded
+        up; 0 if each part keeps something."""
+        neurons = self.info.n_neurons
+        shares = [s.least_bytes / (4 * s.n_inputs * neurons) for s in self.segments if s.keeps_nothing]
+        share = max(shares, default=0.0)
+        digits = 0 if share <= 0 else max(0, 2 - math.floor(math.log10(share)))
+        return math.ceil(share * 10**digits + 1e-9) / 10**digits
+
+    @property
     def keeps_nothing(self) -> bool:
         """Whether there are inputs and nothing is kept of any."""
         return bool(self.segments) and all(s.keeps_nothing for s in self.segments)
+
+    @property
+    def how_to_keep(self) -> str:
+        """The storage that keeps something, in words."""
+        if self.least_share <= 1:
+            return f"storage={self.least_share:g} is the least that keeps something"
+        return "so few inputs need storage='all'"
 
     @property
     def bits(self) -> int:
@@ -176,7 +193,7 @@ class LayerPlan:
         elif self.keeps_nothing:
             kept = (
                 f"nothing: one bit per activation takes {format_bytes(self.least_bytes)}, so every query will evaluate "
-                "all inputs; use a larger storage="
+                f"all inputs; {self.how_to_keep}"
             )
         else:
             kept = "no inputs yet"

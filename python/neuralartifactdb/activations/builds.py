@@ -211,6 +211,13 @@ def _plan(
                     f"{build.info.n_neurons:,} neurons: one bit per activation takes {format_bytes(plan.least_bytes)}; "
                     "give more bytes, a fraction such as storage=0.2, or 'auto'"
                 )
+            if plan.keeps_nothing and not _goes_on(state.indexes.get(build.key), overwrite):
+                _log.warning(
+                    "storage=%r keeps nothing of %s, so every query will evaluate all inputs; %s",
+                    storage,
+                    build.key,
+                    plan.how_to_keep,
+                )
             check_appendable(build.storage, used, plan.n_bytes, build.key)
             plans.append(plan)
     n_new = sum(source.n_inputs - first for first in _passes(pending, firsts))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.activations.evaluation import Evaluator
-from neuralartifactdb.activations.input_ids import checked_input_ids, is_whole
+from neuralartifactdb.activations.input_ids import checked_input_ids
 from neuralartifactdb.activations.input_queries import filter_inputs, in_words, target_in_words, top_k_inputs
 from neuralartifactdb.activations.layer_facts import LayerFacts, LayerView
 from neuralartifactdb.activations.neurons import flat_neurons
@@ -394,7 +394,7 @@ class Layer(LayerFacts):
         columns = evaluator.columns({self._key: (index, flat)}, wanted)[self._key]
         evaluator.finish()
         rows = np.ascontiguousarray(columns.T)
-        return rows[0] if is_whole(ids) else rows
+        return rows[0] if np.ndim(ids) == 0 else rows
 
     def top_neurons(self, ids: Any, k: int = 10, *, by: str = "activation") -> NDArray[np.int64]:
         """The neurons that an input excites most; of several inputs, those they share.
@@ -422,6 +422,11 @@ class Layer(LayerFacts):
         columns = evaluator.columns({self._key: (index, everything)}, wanted)[self._key].astype(np.float64)
         evaluator.finish()
         if by == "percentile":
+            if not index.segments:
+                raise InvalidValueError(
+                    f"by='percentile' compares with the indexed inputs, and none of {self._key} is indexed; index "
+                    "them first, or use by='activation'"
+                )
             columns = np.stack(
                 [sum(segment.count_below(everything, column) for segment in index.segments) for column in columns.T],
                 axis=1,

@@ -156,7 +156,11 @@ def _resolve_one(one: Any, names: dict[str, nn.Module]) -> list[Target]:
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
-    """A glob over dotted names: `*` and `?` do not match a dot, `**` matches anything."""
+    """A glob over dotted names: `*` and `?` do not match a dot, `**` matches anything.
+
+    Raises:
+        ValueError: a range in brackets that is none, such as [z-a].
+    """
     parts = []
     for token in re.findall(r"\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL):
         if token == "**":
@@ -166,7 +170,16 @@ def _glob(pattern: str) -> re.Pattern[str]:
         elif token == "?":
             parts.append("[^.]")
         elif len(token) > 2 and token[0] == "[":
-            parts.append("[" + token[1:-1].replace("\\", "\\\\").replace("!", "^", token[1] == "!") + "]")
+            inner = token[1:-1]
+            negated = inner[0] == "!" and len(inner) > 1
+            parts.append(f"[{'^' if negated else ''}" + re.sub(r"([\\\[^&~|])", r"\\\1", inner[negated:]) + "]")
         else:
             parts.append(re.escape(token))
-    return re.compile("".join(parts))
+    try:
+        return re.compile("".join(parts))
+    except re.error as error:
+        raise InvalidValueError(
+            f"the glob {pattern!r} for layers must have ranges in ascending order in its brackets, such as [0-9], got "
+            f"a {error.msg}; in a glob * stands for any characters but a dot, ? for one, ** for any, [abc] for one of "
+            "these"
+        ) from error

@@ -10,13 +10,16 @@ import contextlib
 import datetime
 import errno
 import logging
+import math
 import os
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 
 from neuralartifactdb import _core
 from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, Error, FormatError, InvalidValueError
+from neuralartifactdb.quantities import shortened
 from neuralartifactdb.storage import io
 from neuralartifactdb.storage.arrays import SegmentWriter, new_segment_id
 from neuralartifactdb.storage.lock import WriterLock
@@ -125,21 +128,27 @@ class DatabaseDirectory:
     ) -> None:
         if mode not in ("r", "a"):
             raise InvalidValueError(f"mode must be 'r' or 'a', got {mode!r}")
-        found = os.fspath(path)
+        found = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
         if not isinstance(found, str):
-            raise DtypeError(f"path must be a str or a path object, got {type(path).__name__}")
+            raise DtypeError(f"path must be a str or a path object, got {path!r:.80} ({type(path).__name__})")
         if not found or "\0" in found:
             raise InvalidValueError(f"path must name a directory, got {found!r}")
         if cache_bytes < 0:
             raise InvalidValueError(f"cache_bytes must be 0 or more, got {cache_bytes}")
-        if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float):
-            raise DtypeError(f"lock_timeout_s must be a number of seconds, got {lock_timeout_s!r}")
-        if not lock_timeout_s >= 0:
-            raise InvalidValueError(f"lock_timeout_s must be at least 0 seconds, got {lock_timeout_s!r}")
+        if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, Real):
+            raise DtypeError(f"lock_timeout_s must be a number of seconds, got {lock_timeout_s!r:.80}")
+        try:
+            timeout = float(lock_timeout_s)
+        except OverflowError:
+            timeout = math.nan
+        if not timeout >= 0:
+            raise InvalidValueError(
+                f"lock_timeout_s must be at least 0 seconds, got {shortened(lock_timeout_s)}; math.inf waits for ever"
+            )
         self.path = os.path.abspath(found)
         self.real_path = io.real_path(self.path)
         self.mode = mode
-        self.lock_timeout_s = lock_timeout_s
+        self.lock_timeout_s = timeout
         self.cache = _core.BlockCache(cache_bytes)
         self.versions = VersionLog(self.path)
         self._mutex = Mutex()

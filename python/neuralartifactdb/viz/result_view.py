@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from neuralartifactdb.errors import InvalidValueError
+from neuralartifactdb.errors import InvalidValueError, MissingFileError
 from neuralartifactdb.results import Result, Row, Verification
 from neuralartifactdb.storage import io
 from neuralartifactdb.viz import html
@@ -111,20 +111,29 @@ def save_result(result: Result, path: str | PathLike[str], *, title: str | None 
 
     Raises:
         InvalidValueError: `max_rows` is below 1.
+        MissingFileError: the path is in a directory that does not exist.
         OSError: the file cannot be written.
     """
     if max_rows < 1:
         raise InvalidValueError(f"max_rows must be at least 1, got {max_rows}")
     target = os.fspath(path)
+    folder = os.path.dirname(os.path.abspath(target))
+    if not os.path.isdir(folder):
+        raise MissingFileError(
+            f"save_html must be given a path in a directory that exists, got {target!r}: there is no directory "
+            f"{folder!r}; make it first with os.makedirs({folder!r})"
+        )
     document = result_page(result, title=title, max_rows=max_rows).encode("utf-8")
     temporary = f"{target}.{os.getpid()}.tmp"
     io.remove(temporary)
     try:
         io.create(temporary, document)
         io.rename(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             io.remove(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:  # a name that nobody gave
+            error.filename, error.filename2 = target, None
         raise
     return Path(target)
 
