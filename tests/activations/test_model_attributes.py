@@ -223,3 +223,21 @@ def test_what_passes_change_is_told_from_what_they_set_once() -> None:
     after = model_stamp(model, moving)
     assert after.flags == before.flags
     assert after.attributes != before.attributes
+
+
+class Early(nn.Module):
+    """Has an attribute from before torch's own are there."""
+
+    def __init__(self) -> None:
+        self._early = 1.5
+        super().__init__()
+
+    def forward(self, x: Any) -> Any:
+        return x * self._early
+
+
+def test_attributes_from_before_torchs_own_are_seen() -> None:
+    model = nn.Sequential(Early())
+    before = model_stamp(model)
+    model[0]._early = 2.5
+    assert model_stamp(model).attributes != before.attributes

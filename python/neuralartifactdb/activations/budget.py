@@ -162,7 +162,8 @@ class LayerPlan:
         shares = [s.least_bytes / (4 * s.n_inputs * neurons) for s in self.segments if s.keeps_nothing]
         share = max(shares, default=0.0)
         digits = 0 if share <= 0 else max(0, 2 - math.floor(math.log10(share)))
-        return math.ceil(share * 10**digits + 1e-9) / 10**digits
+        scale = float(10**digits)
+        return math.ceil(share * scale + 1e-9) / scale
 
     @property
     def keeps_nothing(self) -> bool:

@@ -36,6 +36,9 @@ __all__ = [
 
 #: attributes that every module has from torch
 OWN_NAMES = frozenset(vars(nn.Module()))
+_N_OWN = len(OWN_NAMES)
+#: where this is the last of as many, they are torch's and come first: nobody has set an attribute before them
+_LAST_OWN = list(vars(nn.Module()))[-1]
 #: passes that must have changed an attribute before it is taken for one that each of them changes
 _RESTLESS = 2
 #: how deep lists and dicts are looked into, and how many of their entries are seen
@@ -122,7 +125,9 @@ def glance(modules: Sequence[nn.Module], moving: Mapping[nn.Module, Mapping[str,
     for module in modules:
         flags.append(type(module))
         moved = moving.get(module) if moving else None
-        for name, value in list(module.__dict__.items()):
+        held = module.__dict__
+        skipped = _N_OWN if next(itertools.islice(held, _N_OWN - 1, None), None) == _LAST_OWN else 0
+        for name, value in list(itertools.islice(held.items(), skipped, None)):
             if name in OWN_NAMES:
                 continue
             kind = known(type(value)) or _kind(type(value))
@@ -130,11 +135,17 @@ def glance(modules: Sequence[nn.Module], moving: Mapping[nn.Module, Mapping[str,
                 if moved[name] < _RESTLESS:
                     attributes += (id(module), name, _seen(value, tensors))
             elif name[:1] == "_":
-                if kind:
-                    attributes += (id(module), name, value if type(value) in _QUICK else _seen(value, tensors))
+                if type(value) in _QUICK:
+                    attributes += (id(module), name, value)
+                elif kind == "sequence" and len(value) <= _MOST_ENTRIES and _QUICK.issuperset(map(type, value)):
+                    attributes += (id(module), name, tuple(value))
+                elif kind:
+                    attributes += (id(module), name, _seen(value, tensors))
             elif kind == "scalar":
                 flags += (name, value if type(value) in _QUICK else _frozen(value))
-            elif kind == "sequence" and (_QUICK.issuperset(map(type, value)) or is_flag(value)):
+            elif kind == "sequence" and _QUICK.issuperset(map(type, value)):
+                flags += (name, tuple(value))
+            elif kind == "sequence" and is_flag(value):
                 flags += (name, _frozen(value))
             elif kind:
                 attributes += (id(module), name, _seen(value, tensors))

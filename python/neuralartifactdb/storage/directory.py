@@ -16,6 +16,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
+from typing import Any
 
 from neuralartifactdb import _core
 from neuralartifactdb.errors import ClosedDatabaseError, DtypeError, Error, FormatError, InvalidValueError
@@ -135,10 +136,11 @@ class DatabaseDirectory:
             raise InvalidValueError(f"path must name a directory, got {found!r}")
         if cache_bytes < 0:
             raise InvalidValueError(f"cache_bytes must be 0 or more, got {cache_bytes}")
-        if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, Real):
-            raise DtypeError(f"lock_timeout_s must be a number of seconds, got {lock_timeout_s!r:.80}")
+        seconds: Any = lock_timeout_s
+        if isinstance(seconds, bool) or not isinstance(seconds, Real):
+            raise DtypeError(f"lock_timeout_s must be a number of seconds, got {seconds!r:.80}")
         try:
-            timeout = float(lock_timeout_s)
+            timeout = float(seconds)
         except OverflowError:
             timeout = math.nan
         if not timeout >= 0:

@@ -179,8 +179,9 @@ void bind_storage(py::module_& m) {
           "in_memory",
           [](const StoredArrayObject& self, py::ssize_t at) {
             const std::size_t n = self.array.n_bytes();
-            if (n == 0) throw py::value_error("`at` must be a byte of the array, got " + std::to_string(at) +
-                                              "; the array is empty, so there is none to ask for");
+            if (n == 0)
+              throw py::value_error("`at` must be a byte of the array, got " + std::to_string(at) +
+                                    "; the array is empty, so there is none to ask for");
             const std::size_t offset = require_size("at", at, 0, static_cast<py::ssize_t>(n) - 1);
             return self.array.in_memory(offset / self.array.block_bytes());
           },
