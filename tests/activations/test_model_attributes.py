@@ -68,7 +68,7 @@ def model() -> Any:
 @pytest.fixture
 def db(tmp_path: Path, model: Any) -> Iterator[nadb.Database]:
     with nadb.open(tmp_path / "a.nadb") as db:
-        db.index_activations(model, IMAGES, "1", storage=0.3)
+        db.index_activations(model, IMAGES, "1", storage=0.3, capture=nadb.Capture(batch_size=16))
         yield db
 
 
