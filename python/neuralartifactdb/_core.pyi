@@ -98,6 +98,9 @@ class Spans:
     def complete(self) -> bool:
         """Whether every block was in memory."""
 
+class CachedFile:
+    """A file whose blocks a `BlockCache` keeps, for one who reads it: the cache knows the name while somebody does."""
+
 class BlockCache:
     """Verified blocks in memory, least recently used first out, under a budget in bytes. Safe in threads and forks.
 
@@ -109,15 +112,19 @@ class BlockCache:
         hits: Ranges that were answered from memory.
         misses: The others.
         bytes_read: What `count_read` was given.
+        n_files: Files that somebody reads or that blocks in memory are of.
     """
 
     def __init__(self, budget_bytes: int) -> None: ...
     def __len__(self) -> int: ...
-    def file(self, name: str) -> int:
-        """The number of a file, the same for the same name."""
+    def file(self, name: str) -> CachedFile:
+        """A file by its name; blocks kept for one of that name serve all of that name."""
 
-    def find(self, file: int, n_bytes: int, block_bytes: int, ranges: _Ids) -> Spans:
+    def find(self, file: CachedFile, n_bytes: int, block_bytes: int, ranges: _Ids) -> Spans:
         """Look up ranges, int64 (n, 2) of offset and length, of an array of `n_bytes` in blocks of `block_bytes`."""
+
+    def holds(self, file: CachedFile, n_bytes: int, block_bytes: int, ranges: _Ids) -> npt.NDArray[np.bool_]:
+        """Which ranges are in memory, bool (n,), arguments as for `find`; it counts nothing and uses nothing."""
 
     def fill(self, spans: Spans, stored: StoredArray, *, threads: int = 0) -> None:
         """Read the blocks that `spans` lacks from the array that it is of, and keep them.
@@ -132,6 +139,8 @@ class BlockCache:
     def count_read(self, n_bytes: int) -> None:
         """Count bytes that came from disk."""
 
+    @property
+    def n_files(self) -> int: ...
     @property
     def budget_bytes(self) -> int: ...
     @property

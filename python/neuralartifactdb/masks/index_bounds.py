@@ -143,17 +143,13 @@ def box_areas(boxes: Boxes, shapes: NDArray[np.int32]) -> Floats:
 def announce_rows(
     parts: Sequence[tuple[MaskSegment, int, int]], low: float | None, high: float | None, meta: CollectionMeta
 ) -> None:
-    """Let the system fetch what `count_bounds` will read of segments, one after another, where it must come from disk.
-
-    Nothing is asked of it from the first segment on whose rows are in memory.
-    """
+    """Let the system fetch what `count_bounds` will read of segments, where it must come from disk."""
     for segment, first, last in parts:
         if not segment.n_edges:
             continue
         rows = EdgeRows(segment.edges, low, high, meta)
         edges = sorted({row for row in rows.rows if isinstance(row, int)})
-        if not segment.announce_index_rows(edges, first, last):
-            return
+        segment.announce_index_rows(edges, first, last)
 
 
 def count_bounds(

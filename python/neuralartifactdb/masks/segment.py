@@ -149,20 +149,16 @@ class MaskSegment:
             return self._lazy().rows(edge, first, last)
         return self.reader.read("histograms", *self._index_range(edge, first, last))
 
-    def announce_index_rows(self, edges: Sequence[int], first: int, last: int) -> bool:
-        """Let the system fetch index rows of some edges, of masks in any blocks, unless they are in memory.
-
-        Returns:
-            Whether it was told to.
-        """
+    def announce_index_rows(self, edges: Sequence[int], first: int, last: int) -> None:
+        """Let the system fetch index rows of some edges, of masks in any blocks, that are not in memory."""
         if not (self._own_index and edges and first < last):
-            return False
+            return
         ranges = [
             self._index_range(edge, max(first, start), min(last, start + INDEX_BLOCK))
             for start in range(first // INDEX_BLOCK * INDEX_BLOCK, last, INDEX_BLOCK)
             for edge in edges
         ]
-        return self.reader.announce("histograms", np.array(ranges, dtype=np.int64))
+        self.reader.announce("histograms", np.array(ranges, dtype=np.int64))
 
     def _index_range(self, edge: int, first: int, last: int) -> tuple[int, int]:
         """Where index rows of one edge are, of masks of one block: offset and length."""

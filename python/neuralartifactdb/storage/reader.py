@@ -38,12 +38,14 @@ _STREAM_BYTES = 1 << 20  # step of a read of everything: the checksums then find
 class _OpenArray:
     """An array whose file was checked against the manifest."""
 
-    __slots__ = ("block_bytes", "checksums", "entry", "number", "path")
+    __slots__ = ("block_bytes", "cached", "checksums", "entry", "path")
 
-    def __init__(self, entry: ArrayEntry, path: str, number: int, checksums: npt.NDArray[np.uint32]) -> None:
+    def __init__(
+        self, entry: ArrayEntry, path: str, cached: _core.CachedFile, checksums: npt.NDArray[np.uint32]
+    ) -> None:
         self.entry = entry
         self.path = path
-        self.number = number
+        self.cached = cached
         self.block_bytes = entry.block_bytes
         self.checksums = checksums
 
@@ -127,7 +129,7 @@ class SegmentReader:
         """
         array = self._open.get(name) or self._open_array(name)
         try:
-            spans = self._cache.find(array.number, array.entry.nbytes, array.block_bytes, ranges)
+            spans = self._cache.find(array.cached, array.entry.nbytes, array.block_bytes, ranges)
         except ValueError as error:
             raise InvalidValueError(f"array {name!r}: {error}") from None
         if not spans.complete:
@@ -135,25 +137,28 @@ class SegmentReader:
                 self._cache.fill(spans, stored)
         return spans
 
-    def announce(self, name: str, ranges: npt.NDArray[np.int64]) -> bool:
-        """Let the system fetch what `read_many` will be asked for, unless the first range is in memory.
+    def announce(self, name: str, ranges: npt.NDArray[np.int64]) -> int:
+        """Let the system fetch what `read_many` will be asked for and neither the cache nor the system has in memory.
+
+        A question to the cache, no use of it: neither its statistics nor what it lets go of first change.
 
         Args:
             name: The array.
-            ranges: As for `read_many`, at least one.
+            ranges: As for `read_many`.
 
         Returns:
-            Whether it was told to.
+            How many ranges the system was told to fetch.
         """
         array = self._open.get(name) or self._open_array(name)
-        if self._cache.find(array.number, array.entry.nbytes, array.block_bytes, ranges[:1]).complete:
-            return False
-        with self.stored(name) as stored:
-            if stored.in_memory(int(ranges[0, 0])):
-                return False
-            for offset, length in ranges.tolist():
-                stored.announce(offset, length)
-        return True
+        absent = ranges[~self._cache.holds(array.cached, array.entry.nbytes, array.block_bytes, ranges)]
+        n = 0
+        if len(absent):
+            with self.stored(name) as stored:
+                for offset, length in absent.tolist():
+                    if not stored.in_memory(offset):
+                        stored.announce(offset, length)
+                        n += 1
+        return n
 
     def read_spans(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
         """As `read_many`, for ranges of several blocks each, such as rows of pixels, past the cache.

@@ -210,6 +210,25 @@ void value_scores(const GroupShape& shape, const void* const* columns, ColumnTyp
   parallel_for(shape.n_groups(), static_cast<int>(n_workers), row_group, poll);
 }
 
+void term_tables(const void* lower, const void* upper, ColumnType type, const std::int64_t* starts, const Term* terms,
+                 TermKind kind, std::size_t n_neurons, double* out) {
+  const KernelTable& kernels = active_kernels();
+  const std::size_t item = type == kFloat32 ? sizeof(float) : sizeof(double);
+  const auto* lo = static_cast<const std::uint8_t*>(lower);
+  const auto* hi = static_cast<const std::uint8_t*>(upper);
+  double wide_lo[kBlock];
+  double wide_hi[kBlock];
+  for (std::size_t j = 0; j < n_neurons; ++j) {
+    const auto end = static_cast<std::size_t>(starts[j + 1]);
+    for (auto begin = static_cast<std::size_t>(starts[j]); begin < end; begin += kBlock) {
+      const std::size_t size = std::min(kBlock, end - begin);
+      kernels.widen[type](lo + begin * item, size, wide_lo);
+      kernels.widen[type](hi + begin * item, size, wide_hi);
+      kernels.term_intervals[kind](wide_lo, wide_hi, size, &terms[j], out + 2 * begin);
+    }
+  }
+}
+
 void combine_terms(const double* terms, std::size_t n_terms, std::size_t n, CombineKind combine, double* out) {
   const KernelTable& kernels = active_kernels();
   for (std::size_t begin = 0; begin < n; begin += kBlock) {

@@ -23,6 +23,12 @@ struct GroupShape {
   }
 };
 
+// Tables of several neurons, one after another: out[i] is the interval of the term over the values [lower[i],
+// upper[i]], as (lower, upper). lower, upper: starts[n_neurons] values of `type` (kFloat32 or kFloat64), those of
+// neuron j from starts[j] on. starts: n_neurons + 1, rising from 0. terms: one per neuron.
+void term_tables(const void* lower, const void* upper, ColumnType type, const std::int64_t* starts, const Term* terms,
+                 TermKind kind, std::size_t n_neurons, double* out);
+
 // The exact terms of the inputs in each neuron's top partition, in input order; terms[j] is nullptr where neuron j
 // keeps none. starts: n_neurons x (n_groups + 1), positions in terms[j].
 struct MaximaTerms {

@@ -104,20 +104,8 @@ Array<double> term_tables(const std::string& term_name, const py::object& lower_
     const Real* hi = upper.data();
     double* out = table.mutable_data();
     const py::gil_scoped_release release;
-    const KernelTable& kernels = active_kernels();
     constexpr ColumnType kType = std::is_same_v<Real, float> ? kFloat32 : kFloat64;
-    constexpr std::size_t kBlock = 1024;
-    double wide_lo[kBlock];
-    double wide_hi[kBlock];
-    for (std::size_t j = 0; j < n_neurons; ++j) {
-      const auto end = static_cast<std::size_t>(start[j + 1]);
-      for (auto begin = static_cast<std::size_t>(start[j]); begin < end; begin += kBlock) {
-        const std::size_t size = std::min(kBlock, end - begin);
-        kernels.widen[kType](lo + begin, size, wide_lo);
-        kernels.widen[kType](hi + begin, size, wide_hi);
-        kernels.term_intervals[kind](wide_lo, wide_hi, size, &terms[j], out + 2 * begin);
-      }
-    }
+    activation::term_tables(lo, hi, kType, start, terms.data(), kind, n_neurons, out);
     return table;
   });
 }

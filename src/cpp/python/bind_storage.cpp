@@ -90,11 +90,46 @@ std::vector<storage::ByteRange> require_ranges(const py::object& object, std::si
   return found;
 }
 
-std::unique_ptr<storage::Spans> find(storage::BlockCache& self, std::uint64_t file, py::ssize_t n_bytes,
+// A user of a file whose blocks are kept, for as long as it lives. Made and destroyed under the GIL.
+class CachedFile {
+ public:
+  CachedFile(py::object owner, const std::string& name)
+      : owner_(std::move(owner)), cache_(owner_.cast<storage::BlockCache&>()), number_(cache_.open_file(name)) {}
+  ~CachedFile() { cache_.close_file(number_); }
+  CachedFile(const CachedFile&) = delete;
+  CachedFile& operator=(const CachedFile&) = delete;
+
+  std::uint64_t number_in(const storage::BlockCache& cache) const {
+    if (&cache == &cache_) return number_;
+    throw py::value_error("`file` must be what this cache's own `file` gave, got that of another cache");
+  }
+
+ private:
+  py::object owner_;  // keeps the cache alive
+  storage::BlockCache& cache_;
+  std::uint64_t number_;
+};
+
+storage::BlockLayout make_layout(const storage::BlockCache& cache, const CachedFile& file, py::ssize_t n_bytes,
+                                 py::ssize_t block_bytes) {
+  return {file.number_in(cache), require_size("n_bytes", n_bytes, 0, PY_SSIZE_T_MAX),
+          require_size("block_bytes", block_bytes, 1, PY_SSIZE_T_MAX)};
+}
+
+std::unique_ptr<storage::Spans> find(storage::BlockCache& self, const CachedFile& file, py::ssize_t n_bytes,
                                      py::ssize_t block_bytes, const py::object& ranges_object) {
-  const storage::BlockLayout layout{file, require_size("n_bytes", n_bytes, 0, PY_SSIZE_T_MAX),
-                                    require_size("block_bytes", block_bytes, 1, PY_SSIZE_T_MAX)};
+  const storage::BlockLayout layout = make_layout(self, file, n_bytes, block_bytes);
   return std::make_unique<storage::Spans>(self, layout, require_ranges(ranges_object, layout.n_bytes));
+}
+
+Array<bool> holds(const storage::BlockCache& self, const CachedFile& file, py::ssize_t n_bytes, py::ssize_t block_bytes,
+                  const py::object& ranges_object) {
+  const storage::BlockLayout layout = make_layout(self, file, n_bytes, block_bytes);
+  const std::vector<storage::ByteRange> ranges = require_ranges(ranges_object, layout.n_bytes);
+  Array<bool> held(static_cast<py::ssize_t>(ranges.size()));
+  bool* out = held.mutable_data();
+  for (const storage::ByteRange& range : ranges) *out++ = self.holds(layout, range);
+  return held;
 }
 
 void fill(storage::BlockCache& self, storage::Spans& spans, const StoredArrayObject& stored, int threads) {
@@ -206,18 +241,24 @@ void bind_storage(py::module_& m) {
            [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); })
       .def("join", &join)
       .def_property_readonly("complete", &storage::Spans::complete);
+  py::class_<CachedFile>(m, "CachedFile", py::module_local());
   py::class_<storage::BlockCache>(m, "BlockCache", py::module_local())
       .def(py::init([](py::ssize_t budget) {
              return std::make_unique<storage::BlockCache>(require_size("budget_bytes", budget, 0, PY_SSIZE_T_MAX));
            }),
            py::arg("budget_bytes"))
-      .def("file", &storage::BlockCache::file, py::arg("name"))
+      .def(
+          "file",
+          [](const py::object& self, const std::string& name) { return std::make_unique<CachedFile>(self, name); },
+          py::arg("name"))
       .def("find", &find, py::arg("file"), py::arg("n_bytes"), py::arg("block_bytes"), py::arg("ranges"))
+      .def("holds", &holds, py::arg("file"), py::arg("n_bytes"), py::arg("block_bytes"), py::arg("ranges"))
       .def("fill", &fill, py::arg("spans"), py::arg("stored"), py::kw_only(), py::arg("threads") = 0)
       .def("clear", &storage::BlockCache::clear)
       .def(
           "count_read", [](storage::BlockCache& self, std::uint64_t n) { self.bytes_read += n; }, py::arg("n_bytes"))
       .def("__len__", &storage::BlockCache::size)
+      .def_property_readonly("n_files", &storage::BlockCache::n_files)
       .def_property_readonly("budget_bytes", &storage::BlockCache::budget_bytes)
       .def_property_readonly("used_bytes", &storage::BlockCache::used_bytes)
       .def_readonly("hits", &storage::BlockCache::hits)

@@ -14,11 +14,46 @@ std::shared_ptr<std::uint8_t> make_block(std::size_t size) {
 
 }  // namespace
 
+std::uint64_t BlockCache::open_file(const std::string& name) {
+  const auto [at, is_new] = numbers_.try_emplace(name, next_file_);
+  if (is_new) {
+    try {
+      files_.try_emplace(next_file_, File{name, 0, 0});
+    } catch (...) {
+      numbers_.erase(at);
+      throw;
+    }
+    ++next_file_;
+  }
+  ++files_.find(at->second)->second.n_users;
+  return at->second;
+}
+
+void BlockCache::close_file(std::uint64_t file) noexcept {
+  const auto found = files_.find(file);
+  if (found == files_.end()) return;
+  --found->second.n_users;
+  prune(found);
+}
+
+void BlockCache::prune(Files::iterator file) noexcept {
+  if (file->second.n_users != 0 || file->second.n_blocks != 0) return;
+  numbers_.erase(file->second.name);
+  files_.erase(file);
+}
+
 Block BlockCache::find(const BlockKey& key) {
   const auto found = by_key_.find(key);
   if (found == by_key_.end()) return nullptr;
   entries_.splice(entries_.end(), entries_, found->second);
   return found->second->block;
+}
+
+bool BlockCache::holds(const BlockLayout& layout, const ByteRange& range) const noexcept {
+  for (std::size_t block = layout.first_of(range); block < layout.end_of(range); ++block) {
+    if (by_key_.find({layout.file, block}) == by_key_.end()) return false;
+  }
+  return true;
 }
 
 void BlockCache::put(const BlockKey& key, Block block, std::size_t size) {
@@ -29,25 +64,36 @@ void BlockCache::put(const BlockKey& key, Block block, std::size_t size) {
     entries_.splice(entries_.end(), entries_, found->second);
     return;
   }
-  while (used_bytes_ + cost > budget_bytes_) {
-    used_bytes_ -= entries_.front().cost;
-    by_key_.erase(entries_.front().key);
-    entries_.pop_front();
-  }
-  entries_.push_back(Entry{key, std::move(block), cost});
+  const auto file = files_.find(key.file);
+  if (file == files_.end()) return;
+  ++file->second.n_blocks;  // before others go, which may be the last ones of this file
+  while (used_bytes_ + cost > budget_bytes_) drop_oldest();
+  bool is_listed = false;
   try {
+    entries_.push_back(Entry{key, std::move(block), cost});
+    is_listed = true;
     by_key_.emplace(key, std::prev(entries_.end()));
   } catch (...) {
-    entries_.pop_back();
+    if (is_listed) entries_.pop_back();
+    --file->second.n_blocks;
+    prune(file);
     throw;
   }
   used_bytes_ += cost;
 }
 
+void BlockCache::drop_oldest() noexcept {
+  const Entry& oldest = entries_.front();
+  const auto file = files_.find(oldest.key.file);
+  used_bytes_ -= oldest.cost;
+  by_key_.erase(oldest.key);
+  entries_.pop_front();
+  --file->second.n_blocks;
+  prune(file);
+}
+
 void BlockCache::clear() noexcept {
-  by_key_.clear();
-  entries_.clear();
-  used_bytes_ = 0;
+  while (!entries_.empty()) drop_oldest();
 }
 
 Spans::Spans(BlockCache& cache, const BlockLayout& layout, const std::vector<ByteRange>& ranges)
@@ -55,8 +101,7 @@ Spans::Spans(BlockCache& cache, const BlockLayout& layout, const std::vector<Byt
   blocks_.reserve(ranges.size());
   for (const ByteRange& range : ranges_) {
     const std::size_t n_absent = absent_.size();
-    const std::size_t end = range.length == 0 ? 0 : (range.offset + range.length - 1) / layout.block_bytes + 1;
-    for (std::size_t block = range.offset / layout.block_bytes; block < end; ++block) {
+    for (std::size_t block = layout.first_of(range); block < layout.end_of(range); ++block) {
       blocks_.push_back(cache.find({layout.file, block}));
       if (blocks_.back() == nullptr) absent_.push_back(static_cast<std::int64_t>(block));
     }
@@ -103,8 +148,8 @@ void Spans::resolve() {
       pointers_.push_back(&kNothing);
       continue;
     }
-    const std::size_t first = range.offset / layout_.block_bytes;
-    const std::size_t n_blocks = (range.offset + range.length - 1) / layout_.block_bytes + 1 - first;
+    const std::size_t first = layout_.first_of(range);
+    const std::size_t n_blocks = layout_.end_of(range) - first;
     for (std::size_t i = 0; i < n_blocks; ++i) {
       Block& block = blocks_[at + i];
       if (block != nullptr) continue;

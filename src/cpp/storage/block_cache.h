@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <list>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -21,11 +20,34 @@ namespace nadb::storage {
 // A block's bytes; whoever holds one may read it, cached or not.
 using Block = std::shared_ptr<const std::uint8_t>;
 
-// One file's block: `file` is what BlockCache::file gave.
+// One file's block: `file` is what BlockCache::open_file gave.
 struct BlockKey {
   std::uint64_t file;
   std::uint64_t block;
   bool operator==(const BlockKey& other) const noexcept { return file == other.file && block == other.block; }
+};
+
+// A range of bytes of an array.
+struct ByteRange {
+  std::size_t offset;
+  std::size_t length;
+};
+
+// How an array lies in blocks.
+struct BlockLayout {
+  std::uint64_t file;
+  std::size_t n_bytes;
+  std::size_t block_bytes;  // at least 1
+
+  std::size_t size_of(std::size_t block) const noexcept {
+    const std::size_t begin = block * block_bytes;
+    return n_bytes - begin < block_bytes ? n_bytes - begin : block_bytes;
+  }
+  // The blocks that a range lies in, [first_of, end_of): none where it is empty.
+  std::size_t first_of(const ByteRange& range) const noexcept { return range.offset / block_bytes; }
+  std::size_t end_of(const ByteRange& range) const noexcept {
+    return range.length == 0 ? first_of(range) : (range.offset + range.length - 1) / block_bytes + 1;
+  }
 };
 
 class BlockCache {
@@ -35,12 +57,20 @@ class BlockCache {
 
   explicit BlockCache(std::uint64_t budget_bytes) noexcept : budget_bytes_(budget_bytes) {}
 
-  // The number of a file, the same for the same name as long as the cache lives.
-  std::uint64_t file(const std::string& name) { return files_.try_emplace(name, files_.size()).first->second; }
+  // The number of a file, for one more user of it: the same for the same name while the file has users or blocks here.
+  // No number is given to another name.
+  std::uint64_t open_file(const std::string& name);
+  // One user less.
+  void close_file(std::uint64_t file) noexcept;
+  // Files that have users or blocks here.
+  std::size_t n_files() const noexcept { return files_.size(); }
 
   // The block, which becomes the one used last, or nullptr.
   Block find(const BlockKey& key);
-  // Keeps a block of `size` bytes unless it is there or larger than the budget; others go as needed.
+  // Whether every block of a range is here; asking changes neither their order nor the counters.
+  bool holds(const BlockLayout& layout, const ByteRange& range) const noexcept;
+  // Keeps a block of `size` bytes unless it is there, larger than the budget, or of a file without users or blocks;
+  // others go as needed.
   void put(const BlockKey& key, Block block, std::size_t size);
   void clear() noexcept;
 
@@ -65,30 +95,25 @@ class BlockCache {
     Block block;
     std::uint64_t cost;
   };
+  struct File {
+    std::string name;
+    std::size_t n_users;
+    std::size_t n_blocks;
+  };
+  using Files = std::unordered_map<std::uint64_t, File>;
+
+  // Lets go of the block that was used least recently.
+  void drop_oldest() noexcept;
+  // Lets go of a file that has neither users nor blocks.
+  void prune(Files::iterator file) noexcept;
 
   std::uint64_t budget_bytes_;
   std::uint64_t used_bytes_ = 0;
   std::list<Entry> entries_;  // least recently used first
   std::unordered_map<BlockKey, std::list<Entry>::iterator, KeyHash> by_key_;
-  std::unordered_map<std::string, std::uint64_t> files_;
-};
-
-// How an array lies in blocks.
-struct BlockLayout {
-  std::uint64_t file;
-  std::size_t n_bytes;
-  std::size_t block_bytes;  // at least 1
-
-  std::size_t size_of(std::size_t block) const noexcept {
-    const std::size_t begin = block * block_bytes;
-    return n_bytes - begin < block_bytes ? n_bytes - begin : block_bytes;
-  }
-};
-
-// A range of bytes of an array.
-struct ByteRange {
-  std::size_t offset;
-  std::size_t length;
+  std::uint64_t next_file_ = 0;
+  Files files_;
+  std::unordered_map<std::string, std::uint64_t> numbers_;  // of files_, by name
 };
 
 // Ranges of an array. What lies in one block is not copied. Unless it is complete at once: `read`, then `keep`.
