@@ -29,6 +29,9 @@ class Ties:
     def unit_after(self, evaluated: int) -> int:
         return max(self.unit, 1 << max(0, evaluated // 4).bit_length() >> 1)
 
+    def affordable(self, ids: NDArray[np.int64], evaluated: int, allowed: int) -> int:
+        return max(0, allowed - evaluated)
+
     def blocks(self, threshold: Callable[[], float | None]) -> Iterator[tuple[NDArray[np.int64], Intervals]]:
         n = len(self.scores)
         yield np.arange(n), Intervals(np.zeros(n), np.ones(n), None)

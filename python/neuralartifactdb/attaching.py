@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from neuralartifactdb.activations.builds import check_unchanged
+from neuralartifactdb.activations.index_calls import check_unchanged
 from neuralartifactdb.activations.probes import probe_deviation
 from neuralartifactdb.activations.source import Source
 from neuralartifactdb.errors import UnknownNameError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralartifactdb.activations.builds import index_source
+from neuralartifactdb.activations.index_calls import index_source
 from neuralartifactdb.activations.indexes import Activations, key_prefix
 from neuralartifactdb.activations.input_queries import filter_inputs, top_k_inputs
 from neuralartifactdb.activations.layer import Layer

@@ -29,7 +29,11 @@ def holds_integers(array: NDArray[Any]) -> bool:
     """
     if array.dtype.kind != "O":
         return array.dtype.kind in "iu"
-    return all(isinstance(value, int) and not isinstance(value, bool) for value in array.ravel())
+    return all(_is_integer(value) for value in array.ravel())
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def host_array(values: Any, name: str = "an array") -> NDArray[Any]:
@@ -48,9 +52,12 @@ def host_array(values: Any, name: str = "an array") -> NDArray[Any]:
     """
     if not is_tensor(values):
         try:
-            return np.asarray(values)
+            array = np.asarray(values)
         except ValueError as error:
             raise InvalidValueError(f"{name} must have rows of one length, got {values!r:.80}: {error}") from error
+        if array.dtype.kind == "f" and isinstance(values, list | tuple) and values and all(map(_is_integer, values)):
+            return np.array(values, dtype=object)  # 64 bits do not hold all of them: NumPy would round
+        return array
     tensor = values.detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":
         tensor = tensor.float()

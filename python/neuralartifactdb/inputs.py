@@ -17,7 +17,7 @@ from neuralartifactdb.errors import DtypeError, ExtraMissingError, InvalidValueE
 from neuralartifactdb.expressions.intervals import Intervals, Texts
 from neuralartifactdb.host_arrays import host_array, is_tensor
 from neuralartifactdb.names import unknown_name
-from neuralartifactdb.nulls import is_null
+from neuralartifactdb.nulls import inexact_integer, is_null
 from neuralartifactdb.storage.directory import DatabaseDirectory, WriteTransaction
 from neuralartifactdb.storage.state import State
 from neuralartifactdb.storage.tables import read_table, write_table
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 
 __all__ = ["Inputs", "as_columns", "check_key", "column_value", "read_inputs", "with_columns", "write_inputs"]
+
+
+#: what expressions compute with
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
 class Inputs(Mapping[str, NDArray[Any]]):
@@ -117,10 +121,16 @@ def column_value(values: NDArray[Any]) -> Value:
     """
     if values.dtype.kind in "biuf":
         return Intervals.points(values)
-    if values.dtype.kind == "O" and all(v is None or isinstance(v, (bool, int, np.integer, np.bool_)) for v in values):
-        null = np.array([v is None for v in values], dtype=np.bool_)
-        return Intervals.points(np.array([0 if v is None else v for v in values]), null)
-    return Texts(values)
+    if values.dtype.kind != "O" or not all(v is None or isinstance(v, _NUMBERS) for v in values):
+        return Texts(values)
+    null = np.array([v is None for v in values], dtype=np.bool_)
+    rounded = inexact_integer(values)
+    if rounded is not None:
+        raise InvalidValueError(
+            f"integers in expressions must be exact in float64 (up to 2**53), got {rounded} at position "
+            f"{values.tolist().index(rounded)} of a column; keep such numbers as text, and compare them as text"
+        )
+    return Intervals.points(np.array([0.0 if v is None else float(v) for v in values]), null)
 
 
 def as_columns(data: Any) -> dict[str, NDArray[Any]]:
@@ -154,13 +164,16 @@ def _from_list(name: str, values: Any) -> NDArray[Any]:
     if any(v is None or isinstance(v, str) for v in listed):
         return np.array(listed, dtype=object)
     try:
-        return np.array(listed)
+        array = np.array(listed)
     except ValueError as error:
         sizes = [np.size(one) if np.ndim(one) == 0 else len(one) for one in listed[:8]]
         raise InvalidValueError(
             f"column {name!r} must be 1-D with one value per input, got lists of unequal lengths ({sizes}"
             f"{' and more' if len(listed) > 8 else ''}); give one number, bool or text per input"
         ) from error
+    if array.dtype.kind == "f" and inexact_integer(listed) is not None:
+        return np.array(listed, dtype=object)  # not rounded: whoever writes the column says what is wrong, if anything
+    return array
 
 
 def _from_series(series: Any) -> NDArray[Any]:

@@ -28,8 +28,9 @@ class Limits:
             the same for scores, if all lower bounds are at least 0. 1.0 is exact. Filters are exact whatever it is.
         epsilon: at least 0, in units of the score: no score that was not returned is better than a returned one by
             more. Filters are exact whatever it is.
-        max_evaluations: at most so many inputs are inferred (or masks read), rounded up to one batch; None for no
-            limit.
+        max_evaluations: at most so many inputs are inferred, rounded up to one batch; or at most so many masks are
+            read, those that are regions of others and all masks of a group included: a group that would read more
+            than are left is not evaluated. None for no limit.
         timeout_s: no new batch is started once so many seconds have passed since the call; None for no limit. A batch
             that runs is not interrupted, and a target that the index does not know is run all the same.
 

@@ -43,6 +43,16 @@ class Candidates(Protocol):
         """Ids and intervals of their scores; a source may leave out what `threshold()` beats."""
         ...
 
+    def affordable(self, ids: Ids, evaluated: int, allowed: int) -> int:
+        """How many of some candidates, from the first on, a limit lets be evaluated.
+
+        Args:
+            ids: int64, candidates to evaluate together.
+            evaluated: candidates that were evaluated.
+            allowed: evaluations in all: inputs to infer, or masks to read.
+        """
+        ...
+
     def refine(self, ids: Ids) -> Intervals:
         """Tighter intervals, exact where lower == upper."""
         ...
@@ -179,12 +189,11 @@ def bounded_search(
         waves = _waves(search.next_wave, candidates.unit_after, candidates.max_wave)
     for unit, ids in waves:
         stats.unit = max(stats.unit, unit)
-        if allowed is not None and stats.evaluated + len(ids) > allowed:
-            room = -(-(allowed - stats.evaluated) // candidates.unit) * candidates.unit
-            if room <= 0:
+        if allowed is not None:
+            ids = ids[: candidates.affordable(ids, stats.evaluated, allowed)]
+            if not len(ids):
                 cut = f"stopped by max_evaluations={limits.max_evaluations}"
                 break
-            ids = ids[:room]
         if limits.timeout_s is not None and time.perf_counter() - began >= limits.timeout_s:
             cut = f"stopped by timeout_s={limits.timeout_s:g}"
             break

@@ -81,8 +81,7 @@ class Session:
                     self._mask_segments.pop(ref, None)
                 for name in self._mask_views.keys() - state.masks.keys():
                     del self._mask_views[name]
-            gone = {ref for entry in before.indexes.values() for ref in entry.segments} - refs
-            self.directory.forget(gone | of_masks)
+            self.directory.forget(set(before.segments()) - set(state.segments()))
             live = {str(entry.meta["id"]) for entry in state.indexes.values()}
             for identity in {str(entry.meta["id"]) for entry in before.indexes.values()} - live:
                 self.forget(identity)
@@ -97,7 +96,10 @@ class Session:
     def n_used_at(self, state: State) -> int:
         """One more than the greatest id of an input that is indexed or has a mask."""
         counts = [int(entry.meta["n_inputs"]) for entry in state.indexes.values()]
-        counts += [int(entry.meta.get("n_inputs", 0)) for entry in state.masks.values()]
+        counts += [
+            self.masks_at(state, name).n_inputs if entry.deleted else int(entry.meta.get("n_inputs", 0))
+            for name, entry in state.masks.items()
+        ]
         return max(counts, default=0)
 
     def inputs_at(self, state: State) -> Inputs:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import neuralartifactdb as nadb
 import oracle
-from neuralartifactdb.activations import build, builds
+from neuralartifactdb.activations import build, index_calls
 from neuralartifactdb.activations.budget import SegmentPlan
 from neuralartifactdb.activations.dtypes import itemsize
 
@@ -183,8 +183,8 @@ def forced(cuts: tuple[int, ...], shapes: tuple[Shape, ...], sample: int) -> Ite
         return min(n_inputs, sample)
 
     with (
-        mock.patch.object(builds, "segment_ranges", ranges),
-        mock.patch.object(builds, "plan_segment", plan),
+        mock.patch.object(index_calls, "segment_ranges", ranges),
+        mock.patch.object(index_calls, "plan_segment", plan),
         mock.patch.object(build, "plan_segment", plan),
         mock.patch.object(build, "sample_size", sample_size),
     ):

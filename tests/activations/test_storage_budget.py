@@ -60,7 +60,7 @@ def test_a_database_stays_within_its_storage(
     array = activations(kind, dtype, n, m, seed)
     with fast_directory() as folder:
         path = folder + "/run.nadb"
-        with nadb.open(path) as db, mock.patch("neuralartifactdb.activations.builds.segment_ranges", ranges):
+        with nadb.open(path) as db, mock.patch("neuralartifactdb.activations.index_calls.segment_ranges", ranges):
             if storage == "2kB":  # less than a segment's description takes
                 with pytest.raises(ValueError, match="keeps nothing"):
                     db.index_function("feats", Function(array), n, m, fingerprint="v1", storage=storage)

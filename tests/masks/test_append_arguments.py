@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import neuralartifactdb as nadb
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import UnknownNameError
 from neuralartifactdb.masks import batches
@@ -515,3 +517,27 @@ def test_a_box_is_shown_as_given_to_the_last_digit() -> None:
         stored_boxes({"o": [[1, 2, 3, 1234567.5]]}, 1, box_format="cxcywh")
     with pytest.raises(ValueError, match=r"of mask 5 must have whole.* got x0=1, y0=2, x1=3, y1=1234567\.5$"):
         stored_boxes({"o": [[1, 2, 3, 1234567.5]]}, 1, first=5)
+
+
+def test_single_attributes_may_be_tensors_and_boxes_bfloat16(db_path: Path) -> None:
+    with nadb.open(db_path) as db:
+        masks = db.create_masks("m", dtype="uint8")
+        one = {
+            "epoch": torch.tensor(3),
+            "loss": torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True),
+            "ok": torch.tensor(True),
+            "rank": np.array(7),
+        }
+        corners = torch.tensor([[0, 0, 4, 4], [1, 1, 3, 2]], dtype=torch.bfloat16)
+        boxes = {"whole": corners, "listed": [corners[0], None]}
+        masks.append(np.zeros((2, 8, 8), np.uint8), input_id=[0, 1], attrs=one, boxes=boxes)
+        table = masks.table()
+        assert [table[name].tolist() for name in one] == [[3, 3], [0.5, 0.5], [True, True], [7, 7]]
+        assert table["whole"].tolist() == [[0, 0, 4, 4], [1, 1, 3, 2]]
+        assert table["listed"][0].tolist() == [0, 0, 4, 4]
+        assert np.isnan(table["listed"][1]).all()
+        for wrong in (corners.to(torch.complex64), np.zeros((2, 4), complex)):
+            with pytest.raises(TypeError, match=r"boxes\['c'\] must hold real numbers, got dtype complex"):
+                masks.append(np.zeros((2, 8, 8), np.uint8), input_id=[0, 1], boxes={"c": wrong})
+        with pytest.raises(ValueError, match=r"x1=4\.5"):
+            masks.append(np.zeros((2, 8, 8), np.uint8), input_id=[0, 1], boxes={"c": corners + 0.5})

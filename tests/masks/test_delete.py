@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuralartifactdb as nadb
+from neuralartifactdb.cli.info import describe
 
 RNG = np.random.default_rng(9)
 PIXELS = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
@@ -155,3 +156,75 @@ def test_a_bad_delete_complains_of_ids(db_path: Path, ids: Any) -> None:
         masks.delete(5)
         with pytest.raises(IndexError, match=r"`ids`.* 5: it was deleted"):
             masks.delete([5])
+
+
+def test_facts_are_about_masks_that_are_there(db_path: Path) -> None:
+    """Nothing that only deleted masks had is told: sizes, names of boxes and attributes, dtypes of columns, inputs."""
+    with nadb.open(db_path) as db:
+        masks = db.create_masks("m", dtype="uint8")
+        masks.append(PIXELS[:3], input_id=[0, 1, 2], attrs={"n": [1, 2, 3]}, boxes={"object": [(0, 0, 2, 2)] * 3})
+        both = [PIXELS[3], np.zeros((9, 9), np.uint8)]
+        boxes = {"object": [(0, 0, 1, 1), None], "head": [None, (0, 0, 3, 3)], "never": [None, None]}
+        attrs = {"n": [4, 5], "who": [None, "ann"], "unset": [None, None], "size": ["small", "large"]}
+        masks.append(both, input_id=[3, 99], boxes=boxes, attrs=attrs)
+        masks.append(PIXELS[5:6], input_id=[98], boxes={"tail": [(0, 0, 1, 1)]}, attrs={"note": "x"})
+        assert masks.boxes == ["object", "head", "never", "tail"]
+        assert db.n_inputs == 100
+        assert masks.delete([4, 5]) == 2
+        with nadb.open(db_path, mode="r") as reader:
+            for handle, opened in ((masks, db), (reader.masks["m"], reader)):
+                assert handle.boxes == ["object", "never"]
+                assert handle.attributes == ["n", "unset", "size"]
+                assert handle.shapes.tolist() == [[6, 5]] * 4
+                assert "4 masks, 6 x 5" in repr(handle)
+                assert "head" not in repr(handle)
+                table = handle.table()
+                assert list(table) == [
+                    "mask_id",
+                    "input_id",
+                    "height",
+                    "width",
+                    "n",
+                    "unset",
+                    "size",
+                    "object",
+                    "never",
+                ]
+                assert table["n"].dtype == np.int64
+                assert table["n"].tolist() == [1, 2, 3, 4]
+                assert table["size"].tolist() == [None, None, None, "small"]
+                assert table["object"].dtype == np.int32
+                assert handle.pixels([]).shape == (0, 6, 5)
+                assert opened.n_inputs == 4
+                # still asked without an error, so that a script may run twice: nobody has one
+                assert handle.filter(nadb.column("who") == "ann").ids.size == 0
+                assert handle.filter(nadb.count(nadb.box("head"), low=0) >= 0).ids.size == 0
+                with pytest.raises(KeyError, match=r"who2'(?!.*\bwho\b)(?!.*note)"):
+                    handle.filter(nadb.column("who2") == "ann")
+                with pytest.raises(KeyError, match=r"heads'(?!.*\bhead\b)(?!.*tail)"):
+                    handle.filter(nadb.count(nadb.box("heads")) > 0)
+        facts = describe(db_path).facts
+        assert facts["n_inputs"] == 4
+        [told] = facts["masks"]
+        assert (told["shapes"], told["boxes"], told["attributes"]) == (
+            [[6, 5, 4]],
+            ["object", "never"],
+            ["n", "unset", "size"],
+        )
+        assert (told["n_masks"], told["n_deleted"], told["n_indexed"]) == (4, 2, 4)
+
+
+def test_a_kind_that_only_deleted_masks_had_binds_nobody(db_path: Path) -> None:
+    with nadb.open(db_path) as db:
+        masks = db.create_masks("m", dtype="uint8")
+        masks.append(PIXELS[:2], input_id=[0, 1], attrs={"n": ["one", "two"], "big": [2**53 + 1, 3]})
+        with pytest.raises(TypeError, match="holds number"):
+            masks.append(PIXELS[2:4], input_id=[2, 3], attrs={"n": [3, 4]})
+        masks.delete([0, 1])
+        masks.append(PIXELS[2:4], input_id=[2, 3], attrs={"n": [3, 4], "big": [0.5, 7.0]})
+        assert masks.table()["n"].tolist() == [3, 4]
+        assert masks.table()["big"].tolist() == [0.5, 7.0]
+        assert masks.filter((nadb.column("n") > 3) & (nadb.column("big") > 0.5)).ids.tolist() == [3]
+        assert masks.group_by("n").keys.tolist() == [3, 4]
+    with nadb.open(db_path) as db:
+        assert db.masks["m"].scores(nadb.column("n") + nadb.column("big"), [2, 3]).tolist() == [3.5, 11.0]

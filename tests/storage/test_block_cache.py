@@ -30,10 +30,10 @@ class File:
         self.descriptor = os.open(path / "array", os.O_RDONLY)
         crcs = _core.block_crcs(CONTENT, BLOCK)
         self.stored = _core.StoredArray(self.descriptor, 0, len(CONTENT), BLOCK, crcs)
-        self.cache, self.number = cache, cache.file(name)
+        self.cache, self.file = cache, cache.file(name)
 
     def find(self, *ranges: tuple[int, int]) -> _core.Spans:
-        return self.cache.find(self.number, len(CONTENT), BLOCK, np.array(ranges, dtype=np.int64).reshape(-1, 2))
+        return self.cache.find(self.file, len(CONTENT), BLOCK, np.array(ranges, dtype=np.int64).reshape(-1, 2))
 
     def read(self, *ranges: tuple[int, int]) -> list[bytes]:
         spans = self.find(*ranges)
@@ -132,13 +132,62 @@ def test_bad_ranges(tmp_path: Path, ranges: NDArray[np.int64], error: type[Excep
 def test_files_do_not_share_blocks(tmp_path: Path) -> None:
     cache = _core.BlockCache(10_000)
     a, b, again = (File(tmp_path, cache, name) for name in ("s1/codes", "s2/codes", "s1/codes"))
-    assert a.number == again.number != b.number
     a.read((0, 10))
     assert again.holds(0)
     assert not b.holds(0)
     cache.clear()
     assert not a.holds(0)
     assert (cache.used_bytes, len(cache)) == (0, 0)
+
+
+def test_asking_what_is_held_uses_nothing(tmp_path: Path) -> None:
+    cache = _core.BlockCache(2 * (BLOCK + OVERHEAD))
+    file = File(tmp_path, cache)
+    file.read((0, 10), (10, 10))
+    before = cache.hits, cache.misses
+    ranges = np.array([[0, 10], [5, 10], [15, 10], [20, 1], [30, 0]], dtype=np.int64)
+    held = cache.holds(file.file, len(CONTENT), BLOCK, ranges)
+    assert held.dtype == np.bool_
+    assert held.tolist() == [True, True, False, False, True]
+    assert (cache.hits, cache.misses) == before
+    cache.holds(file.file, len(CONTENT), BLOCK, np.array([[0, 10]]))
+    file.read((20, 10))  # block 0 is still the one used least recently
+    assert [file.holds(block) for block in (1, 2, 0)] == [True, True, False]
+    with pytest.raises(ValueError, match="that of another cache"):
+        cache.holds(_core.BlockCache(0).file("s/codes"), len(CONTENT), BLOCK, ranges)
+
+
+def test_a_name_is_forgotten_with_its_last_reader_and_block(tmp_path: Path) -> None:
+    cache = _core.BlockCache(2 * (BLOCK + OVERHEAD))
+    kept = File(tmp_path, cache, "kept/codes")
+    for i in range(50):
+        file = File(tmp_path, cache, f"s{i}/codes")
+        file.read((0, 10))
+        os.close(file.descriptor)
+        del file
+        assert cache.n_files <= 3  # the one that is read, and two blocks
+    again = File(tmp_path, cache, "s49/codes")
+    assert again.holds(0)  # a block outlives its reader
+    cache.clear()
+    assert cache.n_files == 2
+    del again
+    kept.read((0, 20))
+    assert cache.n_files == 1
+    del kept
+    assert cache.n_files == 1
+    cache.clear()
+    assert cache.n_files == 0
+
+
+def test_blocks_of_a_file_that_nobody_reads_any_more_are_not_kept(tmp_path: Path) -> None:
+    cache = _core.BlockCache(1 << 20)
+    file = File(tmp_path, cache)
+    spans = file.find((0, 10))
+    stored = file.stored
+    del file
+    cache.fill(spans, stored)
+    assert bytes(spans[0]) == CONTENT[:10]
+    assert (len(cache), cache.n_files, cache.used_bytes) == (0, 0, 0)
 
 
 def test_negative_budget_is_refused(tmp_path: Path) -> None:

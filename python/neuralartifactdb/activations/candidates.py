@@ -86,6 +86,10 @@ class InputCandidates:
         """Evaluations come in multiples of this once there were so many."""
         return max((source.unit_after(evaluated) for source in self._sources), default=1)
 
+    def affordable(self, ids: NDArray[np.int64], evaluated: int, allowed: int) -> int:
+        """As many as are left, rounded up to the evaluation shape."""
+        return max(0, -(-(allowed - evaluated) // self.unit) * self.unit)
+
     def seconds(self, waves: Sequence[int]) -> float | None:
         """Predicted seconds to evaluate waves of so many inputs; None where a source was not timed, or is missing."""
         if not waves:

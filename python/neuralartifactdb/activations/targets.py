@@ -17,7 +17,7 @@ from neuralartifactdb.activations.evaluation import Evaluator
 from neuralartifactdb.activations.index import LayerIndex, how_to_attach
 from neuralartifactdb.activations.input_ids import checked_input_ids
 from neuralartifactdb.errors import DtypeError, InvalidValueError, NotAttachedError
-from neuralartifactdb.host_arrays import host_array, is_tensor
+from neuralartifactdb.host_arrays import holds_integers, host_array, is_tensor
 from neuralartifactdb.queries import shown
 
 __all__ = ["Key", "Target", "activations_of", "key", "plain_target", "resolve_target"]
@@ -95,7 +95,7 @@ def resolve_target(
             )
         if array.dtype.kind == "f":
             return Target(_vector(array, len(neurons)), np.empty(0, dtype=np.int64))
-        if array.dtype.kind not in "iu" or array.ndim != 1:
+        if not holds_integers(array) or array.ndim != 1:
             raise DtypeError(
                 f"a target must be an id (int), a key (str or nadb.key(...)), ids, or a float vector of length "
                 f"{len(neurons)}, got {shown(target)} ({type(target).__name__}, dtype {array.dtype}, shape "

@@ -17,7 +17,6 @@ import numpy as np
 import neuralartifactdb
 from neuralartifactdb.cli.text_table import aligned_pairs, aligned_table
 from neuralartifactdb.inputs import Inputs
-from neuralartifactdb.masks.segment import MaskSegment
 from neuralartifactdb.masks.view import MaskView
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.storage.directory import DatabaseDirectory
@@ -85,7 +84,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
             _layer_facts(key, entry, [directory.reader(ref) for ref in entry.segments])
             for key, entry in sorted(state.indexes.items())
         ]
-        masks = [_mask_facts(MaskView(name, entry, directory.reader)) for name, entry in sorted(state.masks.items())]
+        views = [MaskView(name, entry, directory.reader) for name, entry in sorted(state.masks.items())]
         n_attributed, attributes = _attribute_facts(path, state)
         return Description(
             {
@@ -93,10 +92,12 @@ def describe(path: str | os.PathLike[str]) -> Description:
                 "version": state.number,
                 "uuid": state.database.get("uuid"),
                 "created": state.database.get("created"),
-                "n_inputs": max([n_attributed, *(layer["n_inputs"] for layer in layers), *_n_inputs_of_masks(state)]),
+                "n_inputs": max(
+                    [n_attributed, *(layer["n_inputs"] for layer in layers), *(view.n_inputs for view in views)]
+                ),
                 "nbytes": state.nbytes,
                 "layers": layers,
-                "masks": masks,
+                "masks": [_mask_facts(view) for view in views],
                 "attributes": attributes,
             }
         )
@@ -148,11 +149,7 @@ def _share_kept(readers: list[SegmentReader], n_values: int) -> float:
 
 def _mask_facts(view: MaskView) -> dict[str, Any]:
     meta, described = view.meta, view.meta.to_json()
-    shapes: dict[tuple[int, int], int] = {}
-    for segment in view.segments:
-        found, counts = np.unique(segment.shapes, axis=0, return_counts=True)
-        for (height, width), count in zip(found.tolist(), counts.tolist(), strict=True):
-            shapes[height, width] = shapes.get((height, width), 0) + count
+    shapes, counts = np.unique(view.live_shapes, axis=0, return_counts=True)
     return {
         "name": view.name,
         "dtype": meta.dtype,
@@ -160,13 +157,13 @@ def _mask_facts(view: MaskView) -> dict[str, Any]:
         "nodata": described["nodata"],
         "n_masks": len(view),
         "n_deleted": len(view.deleted),
-        "shapes": [[*shape, count] for shape, count in sorted(shapes.items())],
+        "shapes": [[*shape, count] for shape, count in zip(shapes.tolist(), counts.tolist(), strict=True)],
         "boxes": view.box_names,
         "attributes": view.attribute_names,
         "index": meta.index,
         "grid": meta.grid,
         "n_edges": len(meta.edges),
-        "n_indexed": sum(_n_indexed(segment) for segment in view.segments),
+        "n_indexed": _n_indexed(view),
         "n_segments": len(view.segments),
         "nbytes": view.nbytes,
         "pixel_nbytes": view.pixel_nbytes,
@@ -175,14 +172,13 @@ def _mask_facts(view: MaskView) -> dict[str, Any]:
     }
 
 
-def _n_inputs_of_masks(state: State) -> list[int]:
-    """One more than the greatest input id of each collection."""
-    return [int(entry.meta.get("n_inputs", 0)) for entry in state.masks.values()]
-
-
-def _n_indexed(segment: MaskSegment) -> int:
-    indexed = segment.indexed()
-    return int(indexed.sum()) if indexed is not None else segment.n if segment.n_edges else 0
+def _n_indexed(view: MaskView) -> int:
+    """Masks that are there and have an index row."""
+    n = 0
+    for segment, _, local in view.by_segment(view.live_ids):
+        indexed = segment.indexed()
+        n += int(indexed[local].sum()) if indexed is not None else len(local) if segment.n_edges else 0
+    return n
 
 
 def _attribute_facts(path: str | os.PathLike[str], state: State) -> tuple[int, dict[str, Any]]:
@@ -264,8 +260,7 @@ def _size(shapes: list[list[int]]) -> str:
 def _index(found: Mapping[str, Any]) -> str:
     if not found["grid"]:
         return "none yet"
-    n_stored = found["n_masks"] + found["n_deleted"]
-    filled = f", {found['n_indexed'] / max(n_stored, 1):.0%} filled in" if found["index"] == "lazy" else ""
+    filled = f", {found['n_indexed'] / max(found['n_masks'], 1):.0%} filled in" if found["index"] == "lazy" else ""
     return f"{found['grid']} x {found['grid']} cells x {found['n_edges']} edges{filled}"
 
 

@@ -62,8 +62,7 @@ class Intervals:
             if bad.size:
                 raise InvalidValueError(
                     f"integers must be exact in float64 (up to 2**53), got {int(array[bad[0]])} at position "
-                    f"{int(bad[0])}; "
-                    "compare such a column as text"
+                    f"{int(bad[0])}; keep such numbers as text, and compare them as text"
                 )
         elif array.dtype.kind == "f" and array.dtype.itemsize > 8:
             raise DtypeError(f"values must be exact in float64, got dtype {array.dtype}; cast them to float64")

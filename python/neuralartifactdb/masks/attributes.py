@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.host_arrays import host_array, is_tensor
 from neuralartifactdb.inputs import as_columns
 from neuralartifactdb.masks.batch import RESERVED_COLUMNS
 from neuralartifactdb.nulls import is_null
@@ -41,7 +42,7 @@ def attribute_columns(attrs: Any, n: int) -> dict[str, NDArray[Any]]:
     if isinstance(attrs, Mapping):
         if not attrs:
             return {}
-        attrs = {name: [value] * n if _is_single(value) else value for name, value in attrs.items()}
+        attrs = {name: [_plain(value)] * n if _is_single(value) else value for name, value in attrs.items()}
     elif not (hasattr(attrs, "columns") and hasattr(attrs, "to_dict")):
         raise DtypeError(f"attrs must be a dict of columns or a pandas DataFrame, got {type(attrs).__name__}")
     elif not len(attrs.columns):
@@ -132,5 +133,10 @@ def _is_single(value: Any) -> bool:
     return (
         value is None
         or isinstance(value, (str, bool, int, float, np.generic))
-        or (isinstance(value, np.ndarray) and value.ndim == 0)
+        or ((isinstance(value, np.ndarray) or is_tensor(value)) and value.ndim == 0)
     )
+
+
+def _plain(value: Any) -> Any:
+    """A single value without the tensor around it."""
+    return host_array(value).item() if is_tensor(value) else value

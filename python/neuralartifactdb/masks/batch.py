@@ -18,6 +18,7 @@ from neuralartifactdb.errors import FormatError
 __all__ = [
     "INDEX_BLOCK",
     "MISSING_BOX",
+    "MOST_INPUTS",
     "MOST_PIXELS",
     "RESERVED_COLUMNS",
     "STORED_DTYPES",
@@ -28,6 +29,9 @@ __all__ = [
 
 #: Each of the four coordinates of a box that is not there.
 MISSING_BOX = -(2**31)
+
+#: Input ids lie below it, so that the number of inputs is an int64, too.
+MOST_INPUTS = 2**63 - 1
 
 #: Pixels of the largest mask: what the core adds up in 32 bits, on the safe side.
 MOST_PIXELS = 2**30

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, UnknownNameError
-from neuralartifactdb.host_arrays import holds_integers, is_tensor
+from neuralartifactdb.host_arrays import holds_integers, host_array, is_tensor
 from neuralartifactdb.masks.attributes import attribute_columns
-from neuralartifactdb.masks.batch import MOST_PIXELS, CollectionMeta, MaskBatch
+from neuralartifactdb.masks.batch import MOST_INPUTS, MOST_PIXELS, CollectionMeta, MaskBatch
 from neuralartifactdb.masks.boxes import check_box_options, stored_boxes
 from neuralartifactdb.masks.conversion import as_numpy, check_convert, check_values, stored_pixels
 from neuralartifactdb.names import unknown_name
@@ -258,7 +258,9 @@ def _input_ids(given: AppendArguments, n: int, inputs: InputLookup, first: int) 
         keys = _keys(given.input_key)
         _check_length("input_key", len(keys), n)
         return np.array([inputs.id_of(key) for key in keys], dtype=np.int64)
-    array = as_numpy(given.input_id)
+    if isinstance(given.input_id, np.ma.MaskedArray):
+        raise DtypeError("input_id must not be a masked array: every mask is of an input")
+    array = host_array(given.input_id, "input_id")
     if array.ndim == 0:
         array = array[None]
     if array.size and not holds_integers(array):
@@ -268,12 +270,12 @@ def _input_ids(given: AppendArguments, n: int, inputs: InputLookup, first: int) 
     if array.ndim != 1:
         raise InvalidValueError(f"input_id must be 1-D with one id per mask, got shape {array.shape}")
     _check_length("input_id", len(array), n)
-    last = 2**63 - 1 if inputs.n_inputs is None else inputs.n_inputs - 1
+    last = MOST_INPUTS - 1 if inputs.n_inputs is None else inputs.n_inputs - 1
     wrong = np.flatnonzero((array < 0) | (array > last))
     if wrong.size:
         at = int(wrong[0])
         known = "" if inputs.n_inputs is None else f", for the database has attributes of {inputs.n_inputs:,} inputs"
-        expected = "not be negative" if inputs.n_inputs is None else f"lie in [0, {inputs.n_inputs})"
+        expected = f"lie in [0, {'2**63 - 1' if inputs.n_inputs is None else inputs.n_inputs})"
         raise IdError(f"input_id must {expected}, got {int(array[at])} at mask {first + at}{known}")
     return np.ascontiguousarray(array, dtype=np.int64)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
-from neuralartifactdb.host_arrays import is_tensor
+from neuralartifactdb.host_arrays import host_array, is_tensor
 from neuralartifactdb.masks.batch import MISSING_BOX
 
 __all__ = ["BOX_FORMATS", "ROUNDINGS", "check_box_options", "missing_boxes", "shown_boxes", "stored_boxes"]
@@ -94,7 +94,7 @@ def shown_boxes(stored: NDArray[np.int32]) -> NDArray[Any]:
 def _numbers(name: str, given: Any, n: int) -> NDArray[np.float64]:
     """float64 (n, 4), NaN where missing."""
     if is_tensor(given):
-        given = given.detach().cpu().numpy()
+        given = host_array(given)
     elif hasattr(given, "to_numpy"):  # pandas, without importing it
         given = given.to_numpy()
     missing: NDArray[np.bool_] | None = None
@@ -103,7 +103,7 @@ def _numbers(name: str, given: Any, n: int) -> NDArray[np.float64]:
         given = given.data
     if not isinstance(given, np.ndarray) or given.dtype == object:
         try:
-            given = [(np.nan,) * 4 if row is None else row for row in given]
+            given = [(np.nan,) * 4 if row is None else host_array(row) if is_tensor(row) else row for row in given]
         except TypeError:
             raise DtypeError(
                 f"boxes[{name!r}] must be an array of shape ({n}, 4) or a list of {n} boxes, got {given!r}"
@@ -111,8 +111,12 @@ def _numbers(name: str, given: Any, n: int) -> NDArray[np.float64]:
         given = given or np.empty((0, 4))
     try:
         array = np.asarray(given)
+        if array.dtype.kind == "c":
+            raise DtypeError(f"boxes[{name!r}] must hold real numbers, got dtype {array.dtype}")
         if array.dtype == object or array.dtype.kind not in "biuf":
             array = np.array([[np.nan if value is None else value for value in row] for row in given], np.float64)
+    except DtypeError:
+        raise
     except (TypeError, ValueError) as error:
         raise DtypeError(f"boxes[{name!r}] must hold {n} boxes of 4 numbers each (or None): {error}") from None
     if array.dtype == np.bool_:

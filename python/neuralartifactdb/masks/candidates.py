@@ -19,7 +19,7 @@ from neuralartifactdb.inputs import column_value
 from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount
 from neuralartifactdb.masks.batch import INDEX_BLOCK
-from neuralartifactdb.masks.costs import ReadCosts, sampled
+from neuralartifactdb.masks.costs import ReadCosts, affordable, sampled
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.leaf_values import LeafValues
 from neuralartifactdb.masks.regions import OtherMask
@@ -98,6 +98,10 @@ class MaskCandidates:
     def unit_after(self, evaluated: int) -> int:
         """Single masks, however many were evaluated."""
         return self.unit
+
+    def affordable(self, ids: Ids, evaluated: int, allowed: int) -> int:
+        """As many as read no more masks than are left, regions included."""
+        return affordable(np.add(*self.values.masks_of(ids)), allowed - self.values.masks_read)
 
     def seconds(self, waves: Sequence[int]) -> float:
         """Predicted seconds to evaluate waves of so many masks."""

@@ -81,8 +81,7 @@ class Masks:
     @property
     def shapes(self) -> NDArray[np.int32]:
         """Height and width of every mask, int32 (n, 2), in order of mask id."""
-        view = self._view
-        return view.shapes[view.positions(view.live_ids)]
+        return self._view.live_shapes
 
     @property
     def boxes(self) -> list[str]:
@@ -131,7 +130,7 @@ class Masks:
             return f"Masks({self._name!r}: dropped from the database)"
         meta = view.meta
         n_gone = len(view.deleted)
-        sizes = np.unique(view.shapes, axis=0)
+        sizes = np.unique(view.live_shapes, axis=0)
         size = (
             "no masks yet"
             if not len(sizes)
@@ -279,9 +278,8 @@ class Masks:
         if np.ndim(ids) == 0:
             return np.array(masks[0])
         if not masks:
-            uniform = {segment.uniform_shape for segment in view.segments}
-            shape = uniform.pop() if len(uniform) == 1 else None
-            return np.empty((0, *(shape or (0, 0))), dtype=view.meta.dtype)
+            sizes = np.unique(view.live_shapes, axis=0)
+            return np.empty((0, *(sizes[0] if len(sizes) == 1 else (0, 0))), dtype=view.meta.dtype)
         if len({mask.shape for mask in masks}) > 1:
             return [np.array(mask) for mask in masks]
         stacked: NDArray[Any] = np.stack(masks)

@@ -124,17 +124,30 @@ def mask_domain(view: MaskView, token: Any) -> Domain:
             column = context.group_column
             if column == "input_id":
                 return live[np.isin(view.input_ids[at], result.input_ids)]
-            if context.collection_id != view.meta.id and column not in view.attribute_names:
-                raise InvalidValueError(
-                    f"`where` is a Result over groups by {column!r} of {context.collection!r}; {view.name!r} has "
-                    "no such column"
-                )
+            if context.collection_id != view.meta.id:
+                _check_shared(column, context.collection, view)
             return live[same_keys(view.column(column)[at], result.keys)]
         if result.kind == "masks" and context.collection_id == view.meta.id:
             return np.intersect1d(result.ids, live)
         return live[np.isin(view.input_ids[at], result.input_ids)]
 
     return Domain("mask", view.n_masks, live, token, f"db.masks[{view.name!r}].table()", of_result)
+
+
+def _check_shared(column: str, other: str, view: MaskView) -> None:
+    """Refuse groups of another collection by a column that says nothing of the masks of this one."""
+    if column in view.column_names and column != "mask_id":
+        return
+    groups = f"`where` is a Result over groups by {column!r} of {other!r}"
+    if column == "mask_id":
+        reason = f"mask ids of {other!r} mean nothing among the masks of {view.name!r}"
+    else:
+        names = ", ".join(name for name in view.column_names if name != "mask_id")
+        reason = (
+            f"it would restrict the masks of {view.name!r} by their own column {column!r}, and they have none, but "
+            f"{names}"
+        )
+    raise InvalidValueError(f"{groups}: {reason}; group {other!r} by 'input_id', or by a column that both have")
 
 
 def same_keys(values: NDArray[Any], keys: NDArray[Any]) -> NDArray[np.bool_]:

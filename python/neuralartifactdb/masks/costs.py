@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ReadCosts", "sampled"]
+__all__ = ["ReadCosts", "affordable", "sampled"]
 
 # Roughly, from queries on two busy AVX2 cores, masks of 56 x 56 and 448 x 448 uint8 in the page cache, regions that are
 # boxes. Where rows are held in memory (regions that are other masks, index rows to fill in) it takes longer; how much
@@ -32,6 +32,16 @@ def sampled(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """At most 64 of some ids, spread evenly, ascending."""
     at = np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLE)).astype(np.int64)
     return np.unique(ids[at])
+
+
+def affordable(masks: NDArray[np.int64], left: int) -> int:
+    """How many of some candidates, from the first on, read at most `left` masks together.
+
+    Args:
+        masks: int64 (n,), the most masks that each reads.
+        left: what a limit leaves.
+    """
+    return int(np.searchsorted(np.cumsum(masks), left, side="right")) if left > 0 else 0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from neuralartifactdb.inputs import column_value
 from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount
 from neuralartifactdb.masks.candidates import checked_leaves, mask_columns
-from neuralartifactdb.masks.costs import ReadCosts, sampled
+from neuralartifactdb.masks.costs import ReadCosts, affordable, sampled
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.group_members import Members, aggregated
 from neuralartifactdb.masks.joint_counts import JointCounts
@@ -98,7 +98,7 @@ class GroupValues:
 
     def bytes_per_mask(self) -> float:
         """Bytes that evaluating an open mask reads, about."""
-        some = sampled(np.sort(self._members.ids[self._open()]))
+        some = sampled(np.sort(self._members.ids[self._is_open]))
         return self._values.bytes_to_read(some) + self._joint.bytes_per_mask()
 
     def of_masks(self) -> dict[Hashable, Intervals]:
@@ -135,7 +135,7 @@ class GroupValues:
     def exact(self, groups: Ids) -> dict[Hashable, Value]:
         """Exact values of every leaf for some groups, in the order given; only masks that are open are read."""
         values: dict[Hashable, Value] = {key: held.take(groups) for key, held in self._keys.items()}
-        read = np.empty(0, np.int64)
+        read, n_own, n_regions = np.empty(0, np.int64), 0, self._values.regions_read
         if self._aggregates:
             at, members = self._members.positions(groups), self._members.of(groups)
             known = {key: held.take(at) for key, held in self.of_masks().items()}
@@ -143,9 +143,9 @@ class GroupValues:
             for held in known.values():
                 is_open |= ~held.is_exact
             read = np.sort(members.ids[is_open])
-            before = self._values.masks_read
+            before = self._values.masks_read - self._values.regions_read
             pixels: dict[Hashable, Value] = dict(self._values.exact(read))
-            self.masks_read += self._values.masks_read - before
+            n_own = self._values.masks_read - self._values.regions_read - before
             self._add_columns(pixels, read)
             back = np.searchsorted(read, members.ids[is_open])
             for leaf in self._aggregates:
@@ -154,7 +154,10 @@ class GroupValues:
                     numbers[is_open] = evaluate(leaf.expression, pixels, n=len(read)).lower[back]
                 values[leaf.key] = aggregated(leaf.op, Intervals.points(numbers), members)
         counts, joined = self._joint.exact(groups)
-        self.masks_read += len(np.setdiff1d(joined, read, assume_unique=True))
+        n_regions = self._values.regions_read - n_regions
+        # a mask that both need counts once; of `read` perhaps some were not needed
+        n_other = len(np.setdiff1d(read, joined, assume_unique=True))
+        self.masks_read += len(joined) + min(n_own, n_other) + n_regions
         values.update(counts)
         return values
 
@@ -164,7 +167,19 @@ class GroupValues:
             for key, held in self._columns.items():
                 values[key] = held.take(rows)
 
-    def _open(self) -> NDArray[np.bool_]:
+    def masks_of(self, groups: Ids) -> NDArray[np.int64]:
+        """The most masks that evaluating each of some groups reads, int64 (n,)."""
+        at, members = self._members.positions(groups), self._members.of(groups)
+        own, regions = self._values.masks_of(members.ids)
+        is_open = self._is_open[at]
+        n_own, n_regions = (
+            np.bincount(members.ranks, weights=masks * is_open, minlength=len(groups)).astype(np.int64)
+            for masks in (own, regions)
+        )
+        return np.where(self._joint.is_open(groups), members.sizes, n_own) + n_regions
+
+    @lazy_property
+    def _is_open(self) -> NDArray[np.bool_]:
         """Which members some aggregate's expression leaves open, bool (n members,)."""
         is_open = np.zeros(len(self._members.ids), np.bool_)
         for held in self.of_masks().values():
@@ -175,7 +190,7 @@ class GroupValues:
         """Masks that evaluating a group reads, on average over the groups that have any."""
         if self._joint.bounds():
             return float(self._members.sizes.mean()) if len(self._members) else 0.0
-        is_open = self._open()
+        is_open = self._is_open
         per_group = np.bincount(self._members.ranks[is_open], minlength=1)
         return float(per_group[per_group > 0].mean()) if is_open.any() else 0.0
 
@@ -216,6 +231,10 @@ class GroupCandidates:
     def unit_after(self, evaluated: int) -> int:
         """Single groups, however many were evaluated."""
         return self.unit
+
+    def affordable(self, ids: Ids, evaluated: int, allowed: int) -> int:
+        """As many as read no more masks than are left."""
+        return affordable(self.values.masks_of(ids), allowed - self.values.masks_read)
 
     def seconds(self, waves: Sequence[int]) -> float:
         """Predicted seconds to evaluate waves of so many groups."""

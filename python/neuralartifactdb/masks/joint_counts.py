@@ -168,6 +168,13 @@ class JointCounts:
         least, most = found[0][local - start], found[1][local - start]
         return np.maximum(0, least - (areas - overlaps)), np.minimum(most, overlaps)
 
+    def is_open(self, groups: Ids) -> NDArray[np.bool_]:
+        """Of which of some groups masks must be read, bool (n,)."""
+        found = np.zeros(len(groups), np.bool_)
+        for held in self.bounds().values():
+            found |= ~held.take(groups).is_exact
+        return found
+
     # ---- from the pixels -------------------------------------------------------------------------------------------
 
     def exact(self, groups: Ids) -> tuple[dict[Hashable, Intervals], Ids]:

@@ -194,6 +194,21 @@ class LeafValues:
                 lower[key][at] = upper[key][at] = counted
         return {key: intervals_of(lower[key], upper[key]) for key in lower}
 
+    def masks_of(self, ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The most masks that `exact` reads for each of some: itself, and regions of other collections.
+
+        Args:
+            ids: int64 (n,).
+
+        Returns:
+            int64 (n,) each.
+        """
+        own = np.full(len(ids), any(isinstance(leaf, Count) for leaf in self.leaves), dtype=np.int64)
+        regions = np.zeros(len(ids), dtype=np.int64)
+        for others in self._others.values():
+            regions += others.has_region(ids)
+        return own, regions
+
     def bytes_to_read(self, ids: Ids, known: Known | None = None, is_open: IsOpen | None = None) -> float:
         """Bytes of pixels that `exact` reads of a mask, on average; nothing is read.
 

@@ -89,6 +89,11 @@ class OtherMasks:
                 f"{_input_of(self._view, mask_id)}; resize one of them before appending"
             )
 
+    def has_region(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which of some masks have a mask of the other collection as region, bool (n,)."""
+        found: NDArray[np.bool_] = self._partner[self._view.positions(ids)] >= 0
+        return found
+
     def partners(self, segment: MaskSegment, local: slice | Ids) -> Ids:
         """The other collection's mask of each mask of a segment; negative where there is not exactly one."""
         start = int(self._view.positions(np.array([segment.first]))[0])

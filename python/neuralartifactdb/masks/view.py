@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from neuralartifactdb.errors import FormatError, IdError, UnknownNameError
 from neuralartifactdb.lazy_property import lazy_property
 from neuralartifactdb.masks.batch import RESERVED_COLUMNS, CollectionMeta
+from neuralartifactdb.masks.boxes import missing_boxes
 from neuralartifactdb.masks.columns import joined
 from neuralartifactdb.masks.segment import MaskSegment
 from neuralartifactdb.names import unknown_name
+from neuralartifactdb.nulls import is_null
 from neuralartifactdb.quantities import format_bytes
 from neuralartifactdb.storage.manifest import SegmentRef
 from neuralartifactdb.storage.reader import SegmentReader
@@ -134,14 +136,34 @@ class MaskView:
         return f"index {format_bytes(self.index_nbytes)}{shares}, {cells}{lazy}"
 
     @lazy_property
+    def n_inputs(self) -> int:
+        """One more than the greatest input id of a mask that is there; 0 without masks."""
+        if not len(self.deleted):
+            return int(self._entry.meta.get("n_inputs", 0))
+        return int(self.input_ids[self._live_rows].max(initial=-1)) + 1
+
+    @lazy_property
+    def live_shapes(self) -> NDArray[np.int32]:
+        """Height and width of each mask that is there, int32 (len(self), 2)."""
+        return self.shapes[self._live_rows] if len(self.deleted) else self.shapes
+
+    @lazy_property
     def box_names(self) -> list[str]:
-        """Names of boxes that some mask has, in order of appearance."""
-        return list(dict.fromkeys(name for segment in self.segments for name in segment.box_names))
+        """Names of boxes that some mask has, in order of appearance; none that only deleted masks had."""
+
+        def has(segment: MaskSegment, name: str) -> NDArray[np.bool_]:
+            return ~missing_boxes(segment.boxes(name))
+
+        return self._live_names(lambda segment: segment.box_names, has)
 
     @lazy_property
     def attribute_names(self) -> list[str]:
-        """Names of attributes that some mask has, in order of appearance."""
-        return list(dict.fromkeys(name for segment in self.segments for name in segment.column_names))
+        """Names of attributes that some mask has, in order of appearance; none that only deleted masks had."""
+
+        def has(segment: MaskSegment, name: str) -> NDArray[np.bool_]:
+            return np.array([not is_null(value) for value in segment.columns()[name].tolist()], dtype=np.bool_)
+
+        return self._live_names(lambda segment: segment.column_names, has)
 
     @property
     def column_names(self) -> list[str]:
@@ -175,11 +197,11 @@ class MaskView:
         """Boxes of each mask in segments, int32 (len(stored_ids), 4); four times -2**31 where there is none.
 
         Raises:
-            UnknownNameError: no mask has a box of that name.
+            UnknownNameError: no mask has a box of that name, and none that was deleted had.
         """
         found = self._boxes.get(name)
         if found is None:
-            if name not in self.box_names:
+            if not any(name in segment.box_names for segment in self.segments):
                 raise UnknownNameError(unknown_name(f"box of masks {self.name!r} named", name, self.box_names))
             found = self._boxes[name] = np.concatenate([segment.boxes(name) for segment in self.segments])
             found.flags.writeable = False
@@ -188,8 +210,11 @@ class MaskView:
     def column(self, name: str) -> NDArray[Any]:
         """A column over the masks in segments, 1-D of len(stored_ids); NULL (NaN, None) where a segment lacks it.
 
+        Attributes of deleted masks count for nothing: the dtype is what the others need, and what stands in the rows of
+        deleted ones has no meaning.
+
         Raises:
-            UnknownNameError: no mask has an attribute of that name.
+            UnknownNameError: no mask has an attribute of that name, and none that was deleted had.
         """
         found = self._columns.get(name)
         if found is None:
@@ -199,13 +224,8 @@ class MaskView:
                 found = self.input_ids
             elif name in ("height", "width"):
                 found = self.shapes[:, 0 if name == "height" else 1].astype(np.int64)
-            elif name in self.attribute_names:
-                found = joined(
-                    [
-                        segment.columns()[name] if name in segment.column_names else segment.n
-                        for segment in self.segments
-                    ]
-                )
+            elif any(name in segment.column_names for segment in self.segments):
+                found = self._attribute(name)
             else:
                 raise UnknownNameError(unknown_name(f"column of masks {self.name!r} named", name, self.column_names))
             found.flags.writeable = False
@@ -219,6 +239,48 @@ class MaskView:
     @lazy_property
     def _columns(self) -> dict[str, NDArray[Any]]:
         return {}
+
+    def _attribute(self, name: str) -> NDArray[Any]:
+        """The values of an attribute, as `column` gives them."""
+        if not len(self.deleted):
+            return joined([segment.columns().get(name, segment.n) for segment in self.segments])
+        parts: list[NDArray[Any] | int] = []
+        for segment, local in self._live_by_segment:
+            parts.append(segment.columns()[name][local] if name in segment.column_names else len(local))
+        values = joined(parts)
+        numbers = values.dtype.kind in "biuU"  # without NULLs
+        null = None if values.dtype.kind == "O" else np.nan
+        shape = self.stored_ids.shape
+        every = np.zeros(shape, values.dtype) if numbers else np.full(shape, null, values.dtype)
+        every[self._live_rows] = values
+        return every
+
+    @lazy_property
+    def _live_rows(self) -> NDArray[np.int64]:
+        return self.positions(self.live_ids)
+
+    @lazy_property
+    def _live_by_segment(self) -> list[tuple[MaskSegment, NDArray[np.int64]]]:
+        """Segments that have masks left, with the local positions of these."""
+        return [(segment, local) for segment, _, local in self.by_segment(self.live_ids)]
+
+    def _live_names(
+        self, names_of: Callable[[MaskSegment], list[str]], has: Callable[[MaskSegment, str], NDArray[np.bool_]]
+    ) -> list[str]:
+        """Names of boxes or attributes, without those that only deleted masks have.
+
+        Args:
+            names_of: of a segment.
+            has: which masks of a segment have one, bool (n,).
+        """
+        if not len(self.deleted):
+            return list(dict.fromkeys(name for segment in self.segments for name in names_of(segment)))
+        found: dict[str, None] = {}
+        for segment, local in self._live_by_segment:
+            for name in names_of(segment):
+                if name not in found and (len(local) == segment.n or _is_live(has(segment, name), local)):
+                    found[name] = None
+        return list(found)
 
     # ---- single masks ----------------------------------------------------------------------------------------------
 
@@ -283,3 +345,8 @@ class MaskView:
                     f"{reader.meta.get('of')!r}, expected index rows of one of its segments"
                 )
             segment.load_index(reader)
+
+
+def _is_live(has: NDArray[np.bool_], live: NDArray[np.int64]) -> bool:
+    """Whether some live mask of a segment has what `has` says, or no mask: given for all of them as NULL, it stays."""
+    return bool(has[live].any() or not has.any())

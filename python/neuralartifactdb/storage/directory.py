@@ -191,8 +191,10 @@ class DatabaseDirectory:
     def forget(self, refs: Iterable[SegmentRef]) -> None:
         """Let go of the readers of segments that the newest version has no more; who holds one may go on with it."""
         with self._mutex.lock:
-            for ref in refs:
-                self._readers.pop(ref, None)
+            readers = [self._readers.pop(ref, None) for ref in refs]
+        for reader in readers:
+            if reader is not None:
+                reader.close_files()
 
     @property
     def bytes_read(self) -> int:

@@ -222,6 +222,10 @@ class SegmentReader:
             raise FormatError(f"{self._directory}: got {total} bytes in its files, expected {self.ref.nbytes}")
         return total
 
+    def close_files(self) -> None:
+        """Close the files that are open for reading; another read opens them anew."""
+        io.close_descriptors(self._directory)
+
     # --- inside ---
 
     def _whole(self, name: str) -> memoryview:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuralartifactdb.errors import DtypeError, FormatError, InvalidValueError
-from neuralartifactdb.nulls import is_null
+from neuralartifactdb.nulls import inexact_integer, is_null
 from neuralartifactdb.storage import io
 
 if TYPE_CHECKING:
@@ -219,6 +219,12 @@ def _prepare_objects(name: str, values: npt.NDArray[Any]) -> _Column:
             return _Column(_spread(given, null, np.uint64), "UBIGINT", mask)
         raise InvalidValueError(f"column {name!r} holds integers beyond 64 bits: {least} to {greatest}")
     if all(is_whole or isinstance(value, float | np.floating) for is_whole, value in zip(whole, given, strict=True)):
+        rounded = inexact_integer(given)
+        if rounded is not None:
+            raise InvalidValueError(
+                f"column {name!r} holds the integer {rounded} beside floats: float64 would round it; give integers "
+                "and floats as two columns, or round it as float(...)"
+            )
         return _Column(_spread(given, null, np.float64), "DOUBLE", mask)
     kinds = sorted({type(value).__name__ for value in given})
     raise DtypeError(

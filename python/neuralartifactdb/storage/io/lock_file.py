@@ -7,21 +7,22 @@ import fcntl
 import os
 
 from neuralartifactdb.storage.io.calls import FileSystemCall
+from neuralartifactdb.storage.io.open_file import OpenFile
 
 __all__ = ["LockFile"]
 
 
-class LockFile:
+class LockFile(OpenFile):
     """A file with a kernel lock on its open description; created if there is none.
 
-    So two handles of one process exclude each other, and the kernel frees it when the last descriptor goes.
+    So two handles of one process exclude each other, and the kernel frees it when the last descriptor goes:
+    `close` closes this process's only, and the lock stays while another process shares the description.
     """
 
-    __slots__ = ("_fd", "path")
+    __slots__ = ()
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._fd = -1
+        super().__init__(path)
         with FileSystemCall("open_lock", path):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
@@ -50,13 +51,4 @@ class LockFile:
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self.close()
-
-    def close(self) -> None:
-        """Close this process's descriptor only; the lock stays while another process shares the description."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
         self.close()

@@ -7,6 +7,7 @@ import os
 import sys
 
 from neuralartifactdb.storage.io.calls import MAX_CALL, FileSystemCall, PartialWrite
+from neuralartifactdb.storage.io.open_file import OpenFile
 
 __all__ = ["Buffer", "FileWriter", "create"]
 
@@ -15,14 +16,13 @@ Buffer = bytes | bytearray | memoryview
 _WRITEBACK_BYTES = 8 << 20
 
 
-class FileWriter:
+class FileWriter(OpenFile):
     """A new file, written at explicit offsets. Nothing is buffered: a forked child has nothing to flush twice."""
 
-    __slots__ = ("_fd", "_handed_over", "path")
+    __slots__ = ("_handed_over",)
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._fd = -1
+        super().__init__(path)
         self._handed_over = 0
         with FileSystemCall("create", path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -58,15 +58,6 @@ class FileWriter:
         """Make the contents durable."""
         with FileSystemCall("fsync", self.path):
             os.fsync(self._fd)
-
-    def close(self) -> None:
-        """Close the descriptor; harmless when closed."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def create(path: str, data: Buffer) -> None:
