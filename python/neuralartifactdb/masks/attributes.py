@@ -1,7 +1,7 @@
 """Attributes of masks as users give them: columns checked, single values repeated, kinds that stay the same.
 
-A column keeps its kind (bool, number or text) over all appends, so that a condition means the same for every mask.
-Implements `attrs` of design section 7.
+A column keeps its kind (bool, number or text) as long as a mask has it, so that a condition means the same for every
+mask. Implements `attrs` of design section 7.
 """
 
 from __future__ import annotations

@@ -174,10 +174,11 @@ class Masks:
                 iterator of dicts of these arguments, one batch each (then `box_format`, `rounding`, `convert` and
                 `attrs` given here are defaults). Integers fit if their values do; floats must not be wider than the
                 collection's.
-            input_id: (n,) ints, the input of each mask.
+            input_id: (n,) ints in [0, 2**63 - 1), the input of each mask; where inputs have attributes, one of those.
             input_key: instead of `input_id`, values of the key column of `set_inputs`.
             boxes: by name (n, 4) whole pixels, half-open; None or NaN where a box is missing.
-            attrs: by name n values (bool, numbers, text; None is NULL) or one for all; or a pandas DataFrame.
+            attrs: by name n values (bool, numbers, text; None is NULL) or one for all; or a pandas DataFrame. Integers
+                that float64 would round do not stand beside floats.
             box_format: "xyxy", "xywh", "cxcywh" or "yxyx".
             rounding: "outward" makes fractional boxes the smallest whole ones around them.
             convert: "scale" maps floats in [0, 1] onto the value range of an integer collection, to the nearest whole
