@@ -41,7 +41,7 @@ def bench_command(
     arguments: list[str] | None,
     *,
     prefix: str = "",
-    data_sets: bool = False,
+    lists: Mapping[str, str] | None = None,
 ) -> int:
     """Parses the command line, runs, writes JSON and Markdown; exit code 1 if a goal was missed.
 
@@ -53,15 +53,15 @@ def bench_command(
         run: (size, sections asked for, folder of data) -> a report.
         arguments: None for those of the process.
         prefix: of the files' names.
-        data_sets: whether `--sets` names some of a size's data sets, given to `run` as a fourth argument.
+        lists: by name, the help of further options that take several names; given to `run` by that name.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--size", choices=list(sizes), default="standard")
     parser.add_argument(
         "--only", nargs="+", choices=list(sections), default=[], metavar="SECTION", help=", ".join(sections)
     )
-    if data_sets:
-        parser.add_argument("--sets", nargs="+", default=[], metavar="NAME", help="such as 2000x224; all by default")
+    for name, text in (lists or {}).items():
+        parser.add_argument(f"--{name}", nargs="+", default=[], metavar="NAME", help=text)
     parser.add_argument("--data", type=Path, default=Path("bench-data"), help="data, databases and results")
     parser.add_argument("--json", type=Path, help=f"instead of DATA/results/{prefix}SIZE.json")
     parser.add_argument("--markdown", type=Path, help=f"instead of DATA/results/{prefix}SIZE.md")
@@ -70,7 +70,7 @@ def bench_command(
     if options.verbose:
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
         _log.setLevel(logging.INFO)
-    report = run(options.size, options.only, options.data, *([options.sets] if data_sets else []))
+    report = run(options.size, options.only, options.data, **{name: getattr(options, name) for name in lists or {}})
     names = options.only or list(sections)
     results = options.data / "results"
     for path, text in (

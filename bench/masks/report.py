@@ -8,7 +8,10 @@ from pathlib import Path
 from bench.masks.workloads import Workload
 from bench.report import Gathered
 
-__all__ = ["SIZES", "Report", "Size"]
+__all__ = ["SCANS", "SIZES", "Report", "Size"]
+
+SCANS = ("memory", "map", "read", "duckdb", "tiledb", "tiledb-zstd", "postgres")
+"""Full scans: NumPy over an array in memory, mapped, or read anew; the others over their own files."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,13 @@ class Report(Gathered):
     Args:
         size: how much is measured.
         data: the folder of data, databases and results.
+        scans: which full scans take part, of `SCANS`.
     """
 
-    def __init__(self, size: Size, data: Path) -> None:
+    def __init__(self, size: Size, data: Path, scans: tuple[str, ...] = SCANS) -> None:
         super().__init__("bench.masks.run", size.name, data)
         self.size = size
+        self.scans = scans
 
     @property
     def workloads(self) -> list[Workload]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def run_cells(report: Report, workload: Workload) -> None:
     size = report.size
     ours = build(workload, report.scratch / f"{workload.name}.nadb")
     paper = PaperSearch(workload, ours.index_bytes_per_mask)
-    scans, absent = _scans(workload, report.data / "masks")
+    scans, absent = _scans(workload, report.data / "masks", report.scans)
     first, indexed = Entrant(ours, None, size.cold_queries), [Entrant(paper)]
     full = [Entrant(scan, size.scan_queries, size.cold_scan_queries if scan.files() else 0) for scan in scans]
     records: list[Record] = []
@@ -64,8 +64,8 @@ def run_cells(report: Report, workload: Workload) -> None:
                 entrant.competitor.delete()
 
 
-def _scans(workload: Workload, folder: Path) -> tuple[list[Competitor], list[str]]:
-    """The full scans that this machine has, and why it lacks the others."""
+def _scans(workload: Workload, folder: Path, wanted: Collection[str]) -> tuple[list[Competitor], list[str]]:
+    """Those of the wanted full scans that this machine has, and why it lacks the others."""
     makers: dict[str, Callable[[], Competitor]] = {
         how: lambda how=how: NumpyScan(workload, how)  # type: ignore[misc]
         for how in ("memory", "map", "read")
@@ -81,7 +81,7 @@ def _scans(workload: Workload, folder: Path) -> tuple[list[Competitor], list[str
         from bench.masks.tiledb_scan import TiledbScan
 
         makers["tiledb"] = lambda: TiledbScan(workload, folder, compressed=False)
-        makers["tiledb zstd"] = lambda: TiledbScan(workload, folder, compressed=True)
+        makers["tiledb-zstd"] = lambda: TiledbScan(workload, folder, compressed=True)
     else:
         absent.append("TileDB was left out: pip install tiledb")
     from bench.masks.postgres_scan import PostgresScan
@@ -90,6 +90,8 @@ def _scans(workload: Workload, folder: Path) -> tuple[list[Competitor], list[str
     makers["postgres"] = lambda: PostgresScan(workload, folder)
     made: list[Competitor] = []
     for name, make in makers.items():
+        if name not in wanted:
+            continue
         _log.info("%s: %s", workload.name, name)
         try:
             made.append(make())
@@ -167,7 +169,7 @@ def _times_table(
         "verifies the checksum of every block that it reads.",
         ("query", "ours", *(scan.name for scan in shown), "fastest / ours"),
     )
-    for kind in KINDS:
+    for kind in KINDS if shown else ():
         mine = pick(records, competitor="ours", kind=kind, cold=cold)
         medians = [_median(pick(records, competitor=scan.name, kind=kind, cold=cold)) for scan in shown]
         table.add(
