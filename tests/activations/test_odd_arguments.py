@@ -164,3 +164,13 @@ def test_a_share_that_keeps_nothing_is_logged(path: Path, caplog: Any) -> None:
         caplog.clear()
         db.index_arrays("g", ARRAY, storage=0.3)
         assert not caplog.text
+
+
+@pytest.mark.parametrize("neuron", [7, np.int64(7), (1, 3), [7], slice(7, 8), [(1, 3)], np.array([[1, 3]]), "mask"])
+def test_one_neuron_however_it_is_spelled(tmp_path: Any, neuron: Any) -> None:
+    values = np.random.default_rng(0).random((50, 3, 4), dtype=np.float32)
+    with nadb.open(tmp_path / "db") as db:
+        layer = db.index_arrays("layer", values)
+        one = layer[np.arange(12).reshape(3, 4) == 7 if isinstance(neuron, str) else neuron]
+        assert repr(one) in ("db.activations['layer'][7]", "db.activations['layer'][1, 3]")
+        assert layer.top_k(one, k=1).ids.tolist() == [int(np.argmax(values[:, 1, 3]))]

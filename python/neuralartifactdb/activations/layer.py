@@ -57,11 +57,8 @@ class Layer(LayerFacts):
                 f"layer[...] is one neuron, got a group of {len(flat)}; for a group use layer.score(neurons), "
                 "layer.highest or layer.nearest"
             )
-        text = (
-            f"{int(neuron)}"
-            if isinstance(neuron, (int, np.integer))
-            else ", ".join(str(int(c)) for c in np.atleast_1d(neuron))
-        )
+        at = np.unravel_index(int(flat[0]), self.shape) if isinstance(neuron, tuple) else flat
+        text = ", ".join(str(int(c)) for c in at)
         source = f"{self._source}[{text}]"
         return GroupScore(self._key, self._index.identity, flat, "sum", text=source, database_token=self._view().token)
 
