@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +83,23 @@ def test_other_kernels_in_a_later_process_are_noticed(tmp_path: Path, monkeypatc
             assert 0 < result.tolerance < 1e-3
             assert np.abs(result.scores - expected.scores).max() <= result.tolerance
         assert result.verify()
+
+
+def test_bounds_after_a_query_met_values_that_deviate(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(2_000, 8)).astype(np.float32)
+    shift = [np.float32(0)]
+
+    def evaluate(ids: Any) -> Any:
+        rows = values[ids].copy()
+        rows[:, 5] += shift[0]
+        return rows
+
+    with nadb.open(tmp_path / "db") as db:
+        layer = db.index_function("layer", evaluate, 2_000, 8, fingerprint="v", storage=0.15)
+        shift[0] = np.float32(1e-4)
+        layer.nearest(3, [0, 1], k=20)  # evaluates neuron 5 as well, and compares the others only
+        lower, upper = layer.bounds(layer[5])
+        tolerance = layer.highest(5, k=5).tolerance
+    assert tolerance > 0
+    assert (lower - tolerance <= values[:, 5]).all()
+    assert (values[:, 5] <= upper + tolerance).all()

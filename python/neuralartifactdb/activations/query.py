@@ -120,9 +120,14 @@ def score_bounds(view: View, expression: Expression) -> tuple[NDArray[np.float64
     indexes = _indexes(view, expression)
     n = min((index.n_indexed for index in indexes.values()), default=view.n_inputs)
     lower, upper = np.empty(n), np.empty(n)
-    for ids, intervals in InputCandidates(expression, indexes, view.column, n, None, Evaluator()).blocks(lambda: None):
-        lower[ids], upper[ids] = intervals.lower, intervals.upper
-    return lower, upper
+    candidates = InputCandidates(expression, indexes, view.column, n, None, Evaluator())
+    while True:
+        try:
+            for ids, intervals in candidates.blocks(lambda: None):
+                lower[ids], upper[ids] = intervals.lower, intervals.upper
+            return lower, upper
+        except ToleranceWidened:  # by values that an earlier query evaluated: each time by more, up to an error
+            continue
 
 
 def _indexes(view: View, expression: Expression) -> dict[str, LayerIndex]:
