@@ -175,16 +175,22 @@ class ActivationSegment:
         passes = leaf.accumulations()
         lowers = [np.empty(n_read, dtype=np.float64) for _ in passes]
         uppers = lowers if self.keeps_values else [np.empty(n_read, dtype=np.float64) for _ in passes]
-        for groups, which in self._portions(first_group, last_group, leaf.neurons):
-            rows = slice((groups.start - first_group) * self.row_group, (groups.stop - first_group) * self.row_group)
-            self._add_portion(
-                leaf.neurons[which],
-                groups,
-                [one.of(which) for one in passes],
-                [(lower[rows], upper[rows]) for lower, upper in zip(lowers, uppers, strict=True)],
-                extra_tolerance,
-                goes_on=which.start > 0,
-            )
+        n_neurons, n_groups = self._portion(last_group - first_group, len(leaf.neurons))
+        for neuron in range(0, len(leaf.neurons), n_neurons):
+            which = slice(neuron, neuron + n_neurons)
+            known = None if self.keeps_values else self.group(leaf.neurons[which])
+            for group in range(first_group, last_group, n_groups):
+                end = min(group + n_groups, last_group)
+                rows = slice((group - first_group) * self.row_group, (end - first_group) * self.row_group)
+                self._add_portion(
+                    leaf.neurons[which],
+                    known,
+                    np.arange(group, end),
+                    [one.of(which) for one in passes],
+                    [(lower[rows], upper[rows]) for lower, upper in zip(lowers, uppers, strict=True)],
+                    extra_tolerance,
+                    goes_on=neuron > 0,
+                )
         cut = slice(first - base, last - base)
         parts = []
         for lower, upper in zip(lowers, uppers, strict=True):
@@ -192,24 +198,22 @@ class ActivationSegment:
             parts.append((low, low if upper is lower else upper[cut]))
         return leaf.finish(parts)
 
-    def _portions(self, first_group: int, last_group: int, neurons: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
-        """Row groups and neurons of a pass that are in memory together, the neurons in order for each row group."""
+    def _portion(self, n_groups: int, n_neurons: int) -> tuple[int, int]:
+        """How many neurons, and row groups of theirs, of a pass over so many are in memory together."""
         table_bytes = 0 if self.keeps_values else _ENTRY_BYTES << self.bits
         row_bytes = self._row_bytes(self.row_group)
         if self.has_maxima:
             n_maxima = self.reader.arrays["maxima"].shape[0]
             row_bytes += n_maxima * _ENTRY_BYTES // (self.n_neurons * self.n_groups)
-        together = min(last_group - first_group, _PORTION_GROUPS)
-        n_neurons = min(len(neurons), max(1, _PORTION_BYTES // (together * row_bytes + table_bytes)))
-        n_groups = max(1, _PORTION_BYTES // (n_neurons * row_bytes))
-        for group in range(first_group, last_group, n_groups):
-            for neuron in range(0, len(neurons), n_neurons):
-                yield slice(group, min(group + n_groups, last_group)), slice(neuron, neuron + n_neurons)
+        together = min(n_groups, _PORTION_GROUPS)
+        n_neurons = min(n_neurons, max(1, _PORTION_BYTES // (together * row_bytes + table_bytes)))
+        return n_neurons, max(1, _PORTION_BYTES // (n_neurons * row_bytes))
 
     def _add_portion(
         self,
         neurons: NDArray[np.int64],
-        groups: slice,
+        known: NeuronGroup | None,
+        groups: NDArray[np.int64],
         passes: list[Accumulation],
         ends: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
         extra_tolerance: NDArray[np.float64] | None,
@@ -217,10 +221,10 @@ class ActivationSegment:
         goes_on: bool,
     ) -> None:
         """Add some neurons of some row groups to the ends of the passes."""
-        rows = self._group_rows(neurons, np.arange(groups.start, groups.stop))
+        rows = self._group_rows(neurons, groups)
         tables = None
-        if not self.keeps_values:
-            tables = GroupTables(self.group(neurons), groups.start, groups.stop, extra_tolerance)
+        if known is not None:
+            tables = GroupTables(known, int(groups[0]), int(groups[-1]) + 1, extra_tolerance)
         for pass_, (lower, upper) in zip(passes, ends, strict=True):
             if tables is None:
                 _core.value_scores(

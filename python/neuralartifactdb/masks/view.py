@@ -151,8 +151,8 @@ class MaskView:
     def box_names(self) -> list[str]:
         """Names of boxes that some mask has, in order of appearance; none that only deleted masks had."""
 
-        def has(segment: MaskSegment, name: str) -> NDArray[np.bool_]:
-            return ~missing_boxes(segment.boxes(name))
+        def has(segment: MaskSegment, name: str, rows: slice | NDArray[np.int64]) -> bool:
+            return not bool(missing_boxes(segment.boxes(name)[rows]).all())
 
         return self._live_names(lambda segment: segment.box_names, has)
 
@@ -160,8 +160,8 @@ class MaskView:
     def attribute_names(self) -> list[str]:
         """Names of attributes that some mask has, in order of appearance; none that only deleted masks had."""
 
-        def has(segment: MaskSegment, name: str) -> NDArray[np.bool_]:
-            return np.array([not is_null(value) for value in segment.columns()[name].tolist()], dtype=np.bool_)
+        def has(segment: MaskSegment, name: str, rows: slice | NDArray[np.int64]) -> bool:
+            return not all(map(is_null, segment.columns()[name][rows]))
 
         return self._live_names(lambda segment: segment.column_names, has)
 
@@ -265,20 +265,26 @@ class MaskView:
         return [(segment, local) for segment, _, local in self.by_segment(self.live_ids)]
 
     def _live_names(
-        self, names_of: Callable[[MaskSegment], list[str]], has: Callable[[MaskSegment, str], NDArray[np.bool_]]
+        self,
+        names_of: Callable[[MaskSegment], list[str]],
+        has: Callable[[MaskSegment, str, slice | NDArray[np.int64]], bool],
     ) -> list[str]:
         """Names of boxes or attributes, without those that only deleted masks have.
 
+        One that was given for all masks of a segment as NULL stays.
+
         Args:
             names_of: of a segment.
-            has: which masks of a segment have one, bool (n,).
+            has: whether one of some masks of a segment has one.
         """
         if not len(self.deleted):
             return list(dict.fromkeys(name for segment in self.segments for name in names_of(segment)))
         found: dict[str, None] = {}
         for segment, local in self._live_by_segment:
             for name in names_of(segment):
-                if name not in found and (len(local) == segment.n or _is_live(has(segment, name), local)):
+                if name in found:
+                    continue
+                if len(local) == segment.n or has(segment, name, local) or not has(segment, name, slice(None)):
                     found[name] = None
         return list(found)
 
@@ -345,8 +351,3 @@ class MaskView:
                     f"{reader.meta.get('of')!r}, expected index rows of one of its segments"
                 )
             segment.load_index(reader)
-
-
-def _is_live(has: NDArray[np.bool_], live: NDArray[np.int64]) -> bool:
-    """Whether some live mask of a segment has what `has` says, or no mask: given for all of them as NULL, it stays."""
-    return bool(has[live].any() or not has.any())
