@@ -184,7 +184,6 @@ def forced(cuts: tuple[int, ...], shapes: tuple[Shape, ...], sample: int) -> Ite
 
     with (
         mock.patch.object(index_calls, "segment_ranges", ranges),
-        mock.patch.object(index_calls, "plan_segment", plan),
         mock.patch.object(build, "plan_segment", plan),
         mock.patch.object(build, "sample_size", sample_size),
     ):

@@ -40,6 +40,18 @@ class LayerBuild:
     storage: Storage
     tolerance: NDArray[np.float64] | None
 
+    def plan(self, n_inputs: int, n_neurons: int, memory_limit: int) -> SegmentPlan:
+        """The shape of a segment of so many inputs, for this layer's share of the memory of a pass.
+
+        Args:
+            n_inputs: of the segment.
+            n_neurons: of all layers of the pass.
+            memory_limit: bytes, for all of them together.
+        """
+        share = max(1, memory_limit * self.info.n_neurons // n_neurons)
+        has_tolerance = self.tolerance is not None
+        return plan_segment(self.info, n_inputs, self.storage, memory_limit=share, has_tolerance=has_tolerance)
+
 
 def build_segments(
     source: Source,
@@ -71,16 +83,7 @@ def build_segments(
     for first, last in ranges:
         writers: list[SegmentWriter] = []
         try:
-            plans = [
-                plan_segment(
-                    build.info,
-                    last - first,
-                    build.storage,
-                    memory_limit=max(1, memory_limit * build.info.n_neurons // n_neurons),
-                    has_tolerance=build.tolerance is not None,
-                )
-                for build in builds
-            ]
+            plans = [build.plan(last - first, n_neurons, memory_limit) for build in builds]
             encodes = any(not plan.keeps_all and plan.bits for plan in plans)
             n_sample = sample_size(last - first, n_neurons, memory_limit) if encodes else 0
             sample_ids = _sample(first, last, n_sample, seed)

@@ -17,7 +17,6 @@ from neuralartifactdb.activations.budget import (
     Storage,
     check_appendable,
     parse_storage,
-    plan_segment,
     segment_ranges,
 )
 from neuralartifactdb.activations.build import LayerBuild, build_segments
@@ -189,16 +188,7 @@ def _plan(
         n_neurons = sum(build.info.n_neurons for build in builds)
         ranges = segment_ranges(first, source.n_inputs, n_neurons, memory_limit)
         for build in builds:
-            segments = tuple(
-                plan_segment(
-                    build.info,
-                    last - begin,
-                    build.storage,
-                    memory_limit=max(1, memory_limit * build.info.n_neurons // n_neurons),
-                    has_tolerance=build.tolerance is not None,
-                )
-                for begin, last in ranges
-            )
+            segments = tuple(build.plan(last - begin, n_neurons, memory_limit) for begin, last in ranges)
             plan = LayerPlan(build.key, build.info, source.n_inputs - first, segments)
             used = 0 if build.key not in state.indexes or overwrite else state.indexes[build.key].nbytes
             if (
