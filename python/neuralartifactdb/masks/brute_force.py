@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neuralartifactdb.masks.batch import CollectionMeta
     from neuralartifactdb.masks.view import MaskView
 
-__all__ = ["MaskBruteForce", "leaf_values_by_numpy", "pixels_of"]
+__all__ = ["MaskBruteForce", "in_box", "in_range", "leaf_values_by_numpy", "pixels_of"]
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -87,17 +87,17 @@ def leaf_values_by_numpy(
                 partner = partners[i]
                 if partner is None:
                     continue
-                chosen = _in_range(partner, *inside_limits, other_meta)
+                chosen = in_range(partner, *inside_limits, other_meta)
             else:
                 chosen = np.ones(mask.shape, dtype=np.bool_)
                 if isinstance(region, ConstantBox):
-                    chosen = _box(chosen, (region.x0, region.y0, region.x1, region.y1))
+                    chosen = in_box(chosen, (region.x0, region.y0, region.x1, region.y1))
                 elif boxes is not None:
                     if (boxes[i] == MISSING_BOX).all():
                         continue
-                    chosen = _box(chosen, boxes[i].tolist())
+                    chosen = in_box(chosen, boxes[i].tolist())
             if isinstance(leaf, Count):
-                chosen = chosen & _in_range(mask, *leaf.limits(view.meta.dtype), view.meta)
+                chosen = chosen & in_range(mask, *leaf.limits(view.meta.dtype), view.meta)
             counts[i] = np.count_nonzero(chosen)
         out[leaf.key] = Intervals.points(counts)
     return out
@@ -118,7 +118,7 @@ def pixels_of(view: MaskView, ids: Ids) -> list[NDArray[Any]]:
     return out
 
 
-def _box(every: NDArray[np.bool_], coordinates: Any) -> NDArray[np.bool_]:
+def in_box(every: NDArray[np.bool_], coordinates: Any) -> NDArray[np.bool_]:
     """True inside a box only."""
     height, width = every.shape
     x0, y0, x1, y1 = coordinates
@@ -127,9 +127,9 @@ def _box(every: NDArray[np.bool_], coordinates: Any) -> NDArray[np.bool_]:
     return inside & every
 
 
-def _in_range(mask: NDArray[Any], low: float | None, high: float | None, meta: CollectionMeta) -> NDArray[np.bool_]:
+def in_range(mask: NDArray[Any], low: float | None, high: float | None, meta: CollectionMeta) -> NDArray[np.bool_]:
     """Pixels that are in the range and not nodata; compared as float64, which holds every dtype exactly."""
-    values = mask.astype(np.float64)
+    values = _as_float64(mask)
     chosen: NDArray[np.bool_] = ~np.isnan(values)
     if meta.nodata is not None:
         chosen &= values != meta.nodata
@@ -138,6 +138,17 @@ def _in_range(mask: NDArray[Any], low: float | None, high: float | None, meta: C
     if high is not None:
         chosen &= values < high
     return chosen
+
+
+def _as_float64(mask: NDArray[Any]) -> NDArray[np.float64]:
+    """The pixels; subnormal ones of float32 by their bits, for the flush-to-zero mode makes them 0."""
+    values = mask.astype(np.float64)
+    if mask.dtype == np.float32:
+        bits = mask.view(np.uint32)
+        small = (bits & 0x7F800000) == 0
+        mantissa = (bits[small] & 0x7FFFFF).astype(np.float64)
+        values[small] = np.where(bits[small] >> 31, -mantissa, mantissa) * 2.0**-149
+    return values
 
 
 def _partners(view: MaskView, ids: Ids, other: MaskView) -> list[NDArray[Any] | None]:

@@ -18,7 +18,7 @@ from neuralartifactdb.expressions.tree import Column, leaves, scored
 from neuralartifactdb.inputs import column_value
 from neuralartifactdb.masks.aggregates import Aggregate, JointCount, JointRatio
 from neuralartifactdb.masks.batch import MISSING_BOX
-from neuralartifactdb.masks.brute_force import leaf_values_by_numpy, pixels_of
+from neuralartifactdb.masks.brute_force import in_box, in_range, leaf_values_by_numpy, pixels_of
 from neuralartifactdb.masks.candidates import checked_leaves, mask_columns
 from neuralartifactdb.masks.counts import Area, Count
 from neuralartifactdb.masks.group_members import Members
@@ -145,17 +145,9 @@ class GroupBruteForce(BruteForce):
                 box = self._view.boxes(joint.region.name)[row].tolist()
                 if all(coordinate == MISSING_BOX for coordinate in box):
                     continue
-            values = pixels_of(self._view, np.array([mask_id]))[0].astype(np.float64)
-            chosen: NDArray[np.bool_] = ~np.isnan(values)
-            if meta.nodata is not None:
-                chosen &= values != meta.nodata
-            if low is not None:
-                chosen &= values >= low
-            if high is not None:
-                chosen &= values < high
+            chosen = in_range(pixels_of(self._view, np.array([mask_id]))[0], low, high, meta)
             if box is not None:
-                x, y = np.arange(values.shape[1]), np.arange(values.shape[0])
-                chosen &= ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))
+                chosen = in_box(chosen, box)
             every, some = (chosen, chosen) if every is None else (every & chosen, some | chosen)
         if every is None:
             return float("nan"), float("nan")

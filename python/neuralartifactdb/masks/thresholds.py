@@ -23,6 +23,9 @@ Number = int | float
 #: dtypes that a collection of masks may have
 DTYPES: Final = ("bool", "uint8", "uint16", "float16", "float32")
 _FLOATS: Final[dict[str, type[np.floating[Any]]]] = {"float16": np.float16, "float32": np.float32}
+#: the distance of a dtype's subnormal numbers, and its least normal one: both are normal in float64, so that subnormal
+#: numbers that are counted in steps do not depend on the flush-to-zero mode
+_SUBNORMALS: Final = {"float16": (2.0**-24, 2.0**-14), "float32": (2.0**-149, 2.0**-126)}
 
 
 def checked_thresholds(low: Any, high: Any, equals: Any) -> tuple[Number | None, Number | None, Number | None]:
@@ -87,8 +90,11 @@ def normalised(
     if kind is None:
         whole = math.isinf(value) or value == equals
         return value, value + 1.0 if whole else value
-    with np.errstate(over="ignore", under="ignore"):
-        return value, float(np.nextafter(kind(value), kind(np.inf))) + 0.0
+    step, least_normal = _SUBNORMALS[dtype]
+    if -least_normal <= value < least_normal:
+        return value, (round(value / step) + 1) * step
+    with np.errstate(over="ignore"):
+        return value, float(np.nextafter(kind(value), kind(np.inf)))
 
 
 def _in(dtype: str, value: Number) -> float:
@@ -101,8 +107,11 @@ def _in(dtype: str, value: Number) -> float:
     if kind is None:
         # ceil of the number as given: above 2**53 nothing is compared, but the order with `high` should hold
         return exact if math.isinf(exact) else float(math.ceil(exact))
-    with np.errstate(over="ignore", under="ignore"):
-        return float(kind(exact)) + 0.0
+    step, least_normal = _SUBNORMALS[dtype]
+    if abs(exact) < least_normal:
+        return round(exact / step) * step
+    with np.errstate(over="ignore"):
+        return float(kind(exact))
 
 
 def threshold_source(low: Number | None, high: Number | None, equals: Number | None) -> str:
