@@ -18,7 +18,7 @@ _Ints: TypeAlias = npt.NDArray[np.int32]
 _Codes: TypeAlias = npt.NDArray[np.uint16]
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 _Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]  # anything contiguous that is bytes-like
-_Rows: TypeAlias = "Spans | list[Any] | tuple[Any, ...]"  # of bytes-like objects
+_Rows: TypeAlias = "Spans | npt.NDArray[Any] | list[Any] | tuple[Any, ...]"  # an array's rows, or bytes-like objects
 _IndexRow: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8] | None
 
 class EndOfFileError(ValueError):

@@ -273,8 +273,11 @@ def test_value_scores_equal_a_loop(data: st.DataObject) -> None:
         n_neurons = len(range(g)[part])
         if n_neurons == 0:
             continue
+        given: Any = [column for r in range(-(-n // row_group)) for column in columns[r * g : (r + 1) * g][part]]
+        if given and len({len(column) for column in given}) == 1 and data.draw(st.booleans()):
+            given = np.frombuffer(b"".join(given), np.uint8).reshape(len(given), -1)  # the rows of an array
         _core.value_scores(
-            [column for r in range(-(-n // row_group)) for column in columns[r * g : (r + 1) * g][part]],
+            given,
             n_neurons, row_group, n, dtype, term, how,
             None if targets is None else targets[part], None if weights is None else weights[part], scores,
             goes_on=part.start > 0, threads=threads,
@@ -405,6 +408,11 @@ def value_arguments() -> dict[str, Any]:
     ("change", "error", "match"),
     [
         ({"columns": [bytes(16), bytes(15)]}, ValueError, r"`columns\[1\]` must have at least 16 bytes, got 15"),
+        ({"columns": np.zeros((3, 4), np.float32)}, ValueError, "`columns` must have 2 rows, got 3"),
+        ({"columns": np.zeros((2, 3), np.float32)}, ValueError, r"`columns\[0\]` must have at least 16 bytes, got 12"),
+        ({"columns": np.zeros((2, 8), np.float32)[:, ::2]}, TypeError, "`columns` must be a C-contiguous array"),
+        ({"columns": np.zeros((4, 2), np.float32).T}, TypeError, "`columns` must be a C-contiguous array"),
+        ({"columns": np.float32(1)}, TypeError, "`columns` must be a list or tuple"),
         ({"dtype": "int8"}, ValueError, "`dtype`.*got 'int8'"),
         ({"term": "cosine"}, ValueError, "`term`.*got 'cosine'"),
         ({"targets": None}, ValueError, "`target` is needed"),

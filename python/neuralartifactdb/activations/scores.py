@@ -202,12 +202,11 @@ def exact_scores(leaf: GroupScore, columns: NDArray[Any]) -> Intervals:
         columns: (g, n) C-contiguous, compute dtype: one row per neuron of the group, in its order.
     """
     n = columns.shape[1]
-    rows = [memoryview(row).cast("B") for row in columns]
     parts = []
     for pass_ in leaf.accumulations():
         out = np.empty(n, dtype=np.float64)
         _core.value_scores(
-            rows,
+            columns,
             len(columns),
             max(n, 1),
             n,

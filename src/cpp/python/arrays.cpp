@@ -57,7 +57,8 @@ const storage::Spans* Buffers::as_spans(py::handle objects, const char* name, st
 py::sequence Buffers::as_sequence(py::handle objects, const char* name, std::size_t n) {
   const std::string quoted = "`" + std::string(name) + "`";
   if (!py::isinstance<py::list>(objects) && !py::isinstance<py::tuple>(objects)) {
-    throw py::type_error(quoted + " must be a list or tuple of bytes-like objects, got " + type_name(objects));
+    throw py::type_error(quoted + " must be a list or tuple of bytes-like objects, or an array, got " +
+                         type_name(objects));
   }
   auto sequence = py::reinterpret_borrow<py::sequence>(objects);
   if (sequence.size() != n) {
@@ -67,15 +68,34 @@ py::sequence Buffers::as_sequence(py::handle objects, const char* name, std::siz
   return sequence;
 }
 
-void Buffers::add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact) {
+std::pair<const std::uint8_t*, std::size_t> Buffers::hold_rows(py::handle array, const char* name, std::size_t n) {
+  const Py_buffer* view = hold(array, PyBUF_C_CONTIGUOUS);
+  if (view == nullptr) throw py::type_error("`" + std::string(name) + "` must be a C-contiguous array");
+  const auto n_rows = static_cast<std::size_t>(view->ndim < 1 ? 0 : view->shape[0]);
+  if (n_rows != n) {
+    throw py::value_error("`" + std::string(name) + "` must have " + std::to_string(n) + " rows, got " +
+                          std::to_string(n_rows));
+  }
+  return {static_cast<const std::uint8_t*>(view->buf), n == 0 ? 0 : static_cast<std::size_t>(view->len) / n};
+}
+
+const Py_buffer* Buffers::hold(py::handle object, int flags) {
   auto view = std::make_unique<Py_buffer>();
-  if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_SIMPLE) != 0) {
+  if (PyObject_GetBuffer(object.ptr(), view.get(), flags) != 0) {
     PyErr_Clear();
+    return nullptr;
+  }
+  views_.emplace_back(view.release());
+  return views_.back().get();
+}
+
+void Buffers::add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact) {
+  const Py_buffer* view = hold(object, PyBUF_SIMPLE);
+  if (view == nullptr) {
     throw py::type_error("`" + std::string(name) + "[" + std::to_string(i) +
                          "]` must be a contiguous bytes-like object, got " + type_name(object));
   }
-  views_.emplace_back(view.release());
-  add(views_.back()->buf, static_cast<std::size_t>(views_.back()->len), name, i, n_bytes, exact);
+  add(view->buf, static_cast<std::size_t>(view->len), name, i, n_bytes, exact);
 }
 
 void Buffers::add(const void* data, std::size_t size, const char* name, std::size_t i, std::size_t n_bytes,

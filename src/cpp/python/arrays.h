@@ -74,13 +74,18 @@ Array<T> copy_to_array(const std::vector<T>& values) {
 // the GIL.
 class Buffers {
  public:
-  // `objects`: `n` ranges of a `Spans`, or a list or tuple of `n` contiguous bytes-like objects; needed(i) is the least
-  // number of bytes of the i-th, or with `exact` the only one.
+  // `objects`: `n` ranges of a `Spans`, a C-contiguous NumPy array of `n` rows, or a list or tuple of `n` contiguous
+  // bytes-like objects; needed(i) is the least number of bytes of the i-th, or with `exact` the only one.
   template <class Needed>
   Buffers(py::handle objects, const char* name, std::size_t n, Needed&& needed, bool exact = false) {
     pointers_.reserve(n);
     if (const storage::Spans* spans = as_spans(objects, name, n)) {
       for (std::size_t i = 0; i < n; ++i) add(spans->pointers()[i], spans->length(i), name, i, needed(i), exact);
+      return;
+    }
+    if (py::isinstance<py::array>(objects)) {
+      const auto [data, row_bytes] = hold_rows(objects, name, n);
+      for (std::size_t i = 0; i < n; ++i) add(data + i * row_bytes, row_bytes, name, i, needed(i), exact);
       return;
     }
     const py::sequence sequence = as_sequence(objects, name, n);
@@ -98,6 +103,10 @@ class Buffers {
 
   static const storage::Spans* as_spans(py::handle objects, const char* name, std::size_t n);
   static py::sequence as_sequence(py::handle objects, const char* name, std::size_t n);
+  // First byte of the rows of an array, and bytes of each.
+  std::pair<const std::uint8_t*, std::size_t> hold_rows(py::handle array, const char* name, std::size_t n);
+  // Null where the object has no such buffer.
+  const Py_buffer* hold(py::handle object, int flags);
   void add(const py::object& object, const char* name, std::size_t i, std::size_t n_bytes, bool exact);
   void add(const void* data, std::size_t size, const char* name, std::size_t i, std::size_t n_bytes, bool exact);
 
