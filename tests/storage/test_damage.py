@@ -141,3 +141,24 @@ def test_a_newer_format_says_which_version_reads_it(small: Path) -> None:
             FormatError, match=r"format version 1, expected at most 0: .*version 3\.2 or later reads it"
         ):
             DatabaseDirectory(small, mode)
+
+
+def test_a_file_put_back_is_read_by_handles_that_were_open(small: Path, contents: list[dict[str, Any]]) -> None:
+    for file in files(small):
+        if file.parent.name == "versions":
+            continue  # read once, when the directory is opened
+        data = file.read_bytes()
+        for variant in (data[:-1] + bytes([data[-1] ^ 1]), bytes([data[0] ^ 1]) + data[1:], data[:-1]):
+            with DatabaseDirectory(small, "r") as open_before:
+                put(file, variant)
+                with pytest.raises(FormatError, match=file.name):
+                    content(open_before)
+                put(file, data)
+                assert content(open_before) == contents[-1]
+                assert read_all(small) == contents[-1]
+
+
+def put(path: Path, data: bytes) -> None:
+    """Another file in its place, as a copy that is restored: who has the old one open goes on reading that one."""
+    path.unlink()
+    path.write_bytes(data)

@@ -313,17 +313,18 @@ class SegmentReader:
         return self._damaged(array, error.block, length, error.found)
 
     def _damaged(self, array: _OpenArray, number: int, length: int, found: int) -> FormatError:
-        return FormatError(
-            f"{array.path}: block {number} at offset {array.entry.data_at + number * array.block_bytes} "
+        return _refused(
+            array.path,
+            f"block {number} at offset {array.entry.data_at + number * array.block_bytes} "
             f"({length} bytes) got CRC-32 {found:08x}, expected {array.checksums[number]:08x}: the file is "
-            "damaged; restore it from a copy or index again"
+            "damaged; restore it from a copy or index again",
         )
 
     def _short(self, array: _OpenArray, n: int) -> FormatError:
         at = array.entry.data_at
-        return FormatError(
-            f"{array.path}: at offset {at + n} got the end of the file, expected {at + array.entry.nbytes} bytes: "
-            "it is truncated"
+        return _refused(
+            array.path,
+            f"at offset {at + n} got the end of the file, expected {at + array.entry.nbytes} bytes: it is truncated",
         )
 
     def _count(self, n: int) -> None:
@@ -353,7 +354,7 @@ class SegmentReader:
             found = io.read_at(path, 0, entry.data_at)
             self._count(len(found))
             if found != entry.header():
-                raise FormatError(f"{path}: at offset 0 got the header {found!r}, expected {entry.header()!r}")
+                raise _refused(path, f"at offset 0 got the header {found!r}, expected {entry.header()!r}")
         first = entry.first_checksum
         checksums = self._all_checksums()[first : first + entry.n_checksums]
         array = _OpenArray(entry, path, self._cache.file(f"{self.ref.id}/{name}"), checksums)
@@ -378,3 +379,9 @@ class SegmentReader:
                 )
             self._checksums = np.frombuffer(data, "<u4", offset=npy.HEADER_BYTES).astype(np.uint32)
         return self._checksums
+
+
+def _refused(path: str, what: str) -> FormatError:
+    """The error of a damaged file, which is let go of: one that is put in its place is read by whoever reads next."""
+    io.close_descriptors(path)
+    return FormatError(f"{path}: {what}")
