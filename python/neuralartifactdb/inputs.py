@@ -54,11 +54,10 @@ class Inputs(Mapping[str, NDArray[Any]]):
         return len(next(iter(self._columns.values()))) if self._columns else 0
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        try:
+        if isinstance(name, str) and name in self._columns:
             return self._columns[name]
-        except KeyError:
-            hint = "" if self._columns else "; call db.set_inputs({...}) first"
-            raise UnknownNameError(unknown_name("column of the inputs", name, self._columns) + hint) from None
+        hint = "" if self._columns else "; call db.set_inputs({...}) first"
+        raise UnknownNameError(unknown_name("column of the inputs", name, self._columns) + hint)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)

@@ -46,7 +46,7 @@ class Activations(Mapping[str, Layer]):
 
     def __getitem__(self, key: str) -> Layer:
         indexes = self._store.directory.state().indexes
-        if key not in indexes:
+        if not isinstance(key, str) or key not in indexes:
             raise UnknownNameError(unknown_name("activation index", key, indexes))
         return Layer(key, self._store.at)
 

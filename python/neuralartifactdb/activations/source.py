@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
 from neuralartifactdb.capture.row_count import RowCount
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
-from neuralartifactdb.host_arrays import is_tensor
+from neuralartifactdb.host_arrays import array_of_tensor, host_array, is_tensor
 
 __all__ = ["ArraySource", "FunctionSource", "LayerInfo", "Source", "Values", "batch_shapes_of", "sampled_ids"]
 
@@ -445,8 +445,7 @@ def _as_rows(array: Any) -> Any:
 
         return NpyRows(array)
     if is_tensor(array):
-        array = array.detach().cpu()
-        return array if _is_bfloat16(array) else array.numpy()
+        return array.detach().cpu() if _is_bfloat16(array) else array_of_tensor(array, "activations")
     return _unmasked(array)
 
 
@@ -458,7 +457,7 @@ def _unmasked(array: Any) -> NDArray[Any]:
             f"activations must all be numbers, got an array with {n_masked} masked values; fill them in with "
             "array.filled(...), or leave those inputs out"
         )
-    return np.asarray(array)
+    return host_array(array, "activations")
 
 
 def _is_bfloat16(values: Any) -> bool:
@@ -472,9 +471,7 @@ def _storage_dtype_of(array: Any) -> str:
 def _as_numpy(values: Any) -> tuple[NDArray[Any], str]:
     """Values as NumPy holds them, and their storage dtype; bfloat16, which NumPy lacks, is exact in float32."""
     if is_tensor(values):
-        values = values.detach().cpu()
-        if _is_bfloat16(values):
-            return values.float().numpy(), "bfloat16"
-        values = values.numpy()
+        array = array_of_tensor(values, "activations")
+        return array, "bfloat16" if _is_bfloat16(values) else storage_dtype(array.dtype)
     array = _unmasked(values)
     return array, storage_dtype(array.dtype)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, UnknownNameError
-from neuralartifactdb.host_arrays import holds_integers, host_array, is_tensor
+from neuralartifactdb.host_arrays import holds_integers, host_array, is_tensor, why_no_array
 from neuralartifactdb.masks.attributes import attribute_columns
 from neuralartifactdb.masks.batch import MOST_INPUTS, MOST_PIXELS, CollectionMeta, MaskBatch
 from neuralartifactdb.masks.boxes import check_box_options, stored_boxes
@@ -202,13 +202,18 @@ def _is_object_array(pixels: Any) -> bool:
     return isinstance(pixels, np.ndarray) and pixels.dtype == object
 
 
+def _is_no_array(pixels: Any) -> bool:
+    """Whether it is a tensor that `as_numpy` refuses; its sides may be no integers, and it may not be sliced."""
+    return is_tensor(pixels) and why_no_array(pixels) is not None
+
+
 def _item_bytes(pixels: Any) -> int:
     return int(pixels.element_size()) if hasattr(pixels, "element_size") else np.dtype(pixels.dtype).itemsize
 
 
 def _count(pixels: Any, first: int) -> int:
     """Number of masks, their shapes checked."""
-    if isinstance(pixels, np.ma.MaskedArray):
+    if isinstance(pixels, np.ma.MaskedArray) or _is_no_array(pixels):
         as_numpy(pixels)  # refuses it
     if _is_array(pixels) and not _is_object_array(pixels):
         shape = tuple(int(side) for side in pixels.shape)
@@ -226,7 +231,8 @@ def _count(pixels: Any, first: int) -> int:
     for position in range(len(pixels)):
         mask = pixels[position]
         try:
-            shape = tuple(mask.shape) if hasattr(mask, "shape") else as_numpy(mask).shape
+            has_shape = hasattr(mask, "shape") and not _is_no_array(mask)
+            shape = tuple(mask.shape) if has_shape else as_numpy(mask).shape
         except InvalidValueError as error:
             raise InvalidValueError(f"{error} at mask {first + position}") from None
         if len(shape) != 2:

@@ -111,16 +111,12 @@ def _numbers(name: str, given: Any, n: int) -> NDArray[np.float64]:
         given = given or np.empty((0, 4))
     try:
         array = np.asarray(given)
-        if array.dtype.kind == "c":
-            raise DtypeError(f"boxes[{name!r}] must hold real numbers, got dtype {array.dtype}")
-        if array.dtype == object or array.dtype.kind not in "biuf":
+        if array.dtype == object or array.dtype.kind not in "biufc":
             array = np.array([[np.nan if value is None else value for value in row] for row in given], np.float64)
-    except DtypeError:
-        raise
     except (TypeError, ValueError) as error:
         raise DtypeError(f"boxes[{name!r}] must hold {n} boxes of 4 numbers each (or None): {error}") from None
-    if array.dtype == np.bool_:
-        raise DtypeError(f"boxes[{name!r}] must hold numbers, got bool")
+    if array.dtype.kind in "bc":
+        raise DtypeError(f"boxes[{name!r}] must hold real numbers, got dtype {array.dtype}")
     if array.shape != (n, 4):
         raise InvalidValueError(
             f"boxes[{name!r}] must have one box of 4 numbers per mask, shape ({n}, 4), got {array.shape}"

@@ -34,7 +34,7 @@ class Collections(Mapping[str, "Masks"]):
         from neuralartifactdb.masks.collection import Masks  # when first needed: the import of the package stays short
 
         collections = self._store.directory.state().masks
-        if name not in collections:
+        if not isinstance(name, str) or name not in collections:
             raise UnknownNameError(unknown_name("collection of masks", name, collections))
         return Masks(name, self._store)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neuralartifactdb import _core
 from neuralartifactdb.errors import DtypeError, InvalidValueError
-from neuralartifactdb.host_arrays import is_tensor
+from neuralartifactdb.host_arrays import array_of_tensor, is_tensor
 from neuralartifactdb.masks.batch import CollectionMeta
 
 __all__ = ["CONVERSIONS", "as_numpy", "check_convert", "check_values", "stored_pixels"]
@@ -35,10 +35,7 @@ def check_convert(convert: Any, meta: CollectionMeta) -> None:
 def as_numpy(pixels: Any) -> NDArray[Any]:
     """An array or tensor as NumPy; copies only what is elsewhere than in this process's memory."""
     if is_tensor(pixels):
-        pixels = pixels.detach()
-        if str(pixels.dtype) == "torch.bfloat16":
-            pixels = pixels.float()  # exact; NumPy knows no bfloat16
-        return np.asarray(pixels.cpu().resolve_neg().resolve_conj().numpy())
+        return array_of_tensor(pixels, "pixels")
     if isinstance(pixels, np.ma.MaskedArray):
         raise DtypeError(
             "pixels must not be a masked array: give pixels.filled(value) to a collection made with nodata=value"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.host_arrays import host_array
 from neuralartifactdb.masks.thresholds import Number, checked_thresholds, normalised, threshold_source
 
 __all__ = ["BoxColumn", "ConstantBox", "OtherMask", "Region", "Whole", "as_region", "box", "mask", "whole"]
@@ -230,7 +231,7 @@ def as_region(region: Any) -> Region:
 
 
 def _constant(coordinates: tuple[Any, ...] | list[Any] | NDArray[Any]) -> ConstantBox:
-    if np.shape(coordinates) != (4,):
+    if host_array(coordinates, "a box").shape != (4,):
         raise InvalidValueError(
             f"a box has four coordinates (x0, y0, x1, y1), got {coordinates!r}; for a box per mask append boxes= and "
             "name it: nadb.box('object')"
