@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["GroupTables", "NeuronGroup"]
 
 Floats = NDArray[np.float64]
+#: of larger groups parts are read again: finding them takes as long
+_MOST_PARTED = 1024
 
 
 class NeuronGroup:
@@ -27,6 +29,7 @@ class NeuronGroup:
     Args:
         segment: one that has codes.
         neurons: int64 (g,), flat indices.
+        lower, upper, starts: what is kept of them; see `read`.
 
     Attributes:
         lower: float64 (g, P), least value of each partition; inf for an empty one.
@@ -35,15 +38,44 @@ class NeuronGroup:
         keeps: bool (g,), whether the neuron keeps its maxima.
     """
 
-    def __init__(self, segment: ActivationSegment, neurons: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        segment: ActivationSegment,
+        neurons: NDArray[np.int64],
+        lower: Floats,
+        upper: Floats,
+        starts: NDArray[np.int64],
+    ) -> None:
         self.segment = segment
-        self.neurons = neurons.copy()
+        self.neurons = neurons
+        self.lower = lower
+        self.upper = upper
+        self.starts = starts
+        self.keeps = starts[:, -1] > starts[:, 0]
+
+    @classmethod
+    def read(cls, segment: ActivationSegment, neurons: NDArray[np.int64]) -> NeuronGroup:
+        """What a segment has of some neurons."""
         bounds = segment.partition_bounds(neurons)
-        self.lower: Floats = np.ascontiguousarray(bounds[:, :, 0], dtype=np.float64)
-        self.upper: Floats = np.ascontiguousarray(bounds[:, :, 1], dtype=np.float64)
+        lower: Floats = np.ascontiguousarray(bounds[:, :, 0], dtype=np.float64)
+        upper: Floats = np.ascontiguousarray(bounds[:, :, 1], dtype=np.float64)
         shape = len(neurons), segment.n_groups + 1
-        self.starts = segment.maxima_starts(neurons) if segment.has_maxima else np.zeros(shape, dtype=np.int64)
-        self.keeps = self.starts[:, -1] > self.starts[:, 0]
+        starts = segment.maxima_starts(neurons) if segment.has_maxima else np.zeros(shape, dtype=np.int64)
+        return cls(segment, neurons.copy(), lower, upper, starts)
+
+    def part(self, neurons: NDArray[np.int64]) -> NeuronGroup | None:
+        """The same of some of its neurons, without reading; None if it lacks one."""
+        if len(neurons) > len(self.neurons):
+            return None
+        if np.array_equal(neurons, self.neurons):
+            return self
+        if len(self.neurons) > _MOST_PARTED:
+            return None
+        place = {neuron: at for at, neuron in enumerate(self.neurons.tolist())}
+        at = [place.get(neuron, -1) for neuron in neurons.tolist()]
+        if -1 in at:
+            return None
+        return NeuronGroup(self.segment, self.neurons[at], self.lower[at], self.upper[at], self.starts[at])
 
     @property
     def nbytes(self) -> int:

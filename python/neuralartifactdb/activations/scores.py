@@ -113,7 +113,7 @@ class GroupScore(Leaf):
         return (Accumulation("abs_diff", combine, targets=self.target, weights=self.weights),)
 
     def finish(self, parts: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Intervals:
-        """Intervals of the score from the (lower, upper) of each accumulation."""
+        """Intervals of the score from the (lower, upper) of each accumulation, which may be overwritten."""
         lower, upper = parts[0]
         if self.target is not None and self.kind == "cosine":
             return self._cosine(lower, upper, *parts[1])
@@ -127,13 +127,14 @@ class GroupScore(Leaf):
         return _normalised(low, high)
 
     def _last_step(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What follows the combination: monotone, so it maps ends to ends. -0.0 becomes 0.0."""
+        """What follows the combination, in place: monotone, so it maps ends to ends. -0.0 becomes 0.0."""
         if self.kind == "mean":
-            return sums / len(self.neurons) + 0.0
-        if self.kind == "l2":
+            sums /= len(self.neurons)
+        elif self.kind == "l2":
             with np.errstate(invalid="ignore"):
-                return np.sqrt(sums) + 0.0
-        return sums + 0.0
+                np.sqrt(sums, out=sums)
+        sums += 0.0
+        return sums
 
     def _cosine(
         self,
@@ -182,6 +183,8 @@ def _normalised(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Inter
 
     Only a sum that may overflow both ways can be undefined: then both ends are infinite, or already NaN.
     """
+    if np.isfinite(lower).all() and (lower is upper or np.isfinite(upper).all()):
+        return Intervals(lower, upper, None)
     undefined = np.isnan(lower) | np.isnan(upper)
     if lower is upper:
         return Intervals(lower, upper, undefined if undefined.any() else None)

@@ -134,14 +134,15 @@ class ActivationSegment:
         return widen(self._joined("maxima", firsts, lasts - firsts), self.dtype)
 
     def group(self, neurons: NDArray[np.int64]) -> NeuronGroup:
-        """What is known of a group of neurons beside their codes; the last small one is remembered.
+        """What is known of a group of neurons beside their codes; the last small one is remembered, for its parts, too.
 
-        A query asks for its group when it resolves the target, bounds the inputs and compares what it evaluated.
+        A query asks for its group when it bounds the inputs, and for some of it when it compares what it evaluated.
         """
         last = self._last_group
-        if last is not None and np.array_equal(last.neurons, neurons):
-            return last
-        group = NeuronGroup(self, neurons)
+        known = None if last is None else last.part(neurons)
+        if known is not None:
+            return known
+        group = NeuronGroup.read(self, neurons)
         if group.nbytes <= _REMEMBERED_BYTES:
             self._last_group = group
         return group

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from neuralartifactdb.capture.module_attributes import modules_of
 from neuralartifactdb.errors import InvalidValueError
 
 __all__ = ["interrupts_deferred", "model_device", "one_at_a_time", "quiet", "rng_kept"]
@@ -150,7 +151,7 @@ def quiet(model: nn.Module, device: torch.device) -> Iterator[Callable[[], bool]
             cudnn.benchmark, cudnn.deterministic = False, True
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
-        training = [module for module in model.modules() if module.training]
+        training = [module for module in modules_of(model) if module.training]
         stack.callback(_set_training, training)
         for module in training:
             module.training = False
