@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from neuralartifactdb.activations.differences import in_words
 from neuralartifactdb.activations.index_calls import check_unchanged
 from neuralartifactdb.activations.probes import probe_deviation
 from neuralartifactdb.activations.source import Source
@@ -41,7 +42,7 @@ def attach(session: Session, source: Source, keys: Mapping[str, str]) -> None:
         index = view.index(key)
         deviation = probe_deviation(source, layer, index.meta["probes"])
         if deviation > 0.0 and source.tolerance(layer) is None:
-            known = "; ".join(source.environment_differences(layer, index.meta["fingerprint"]))
+            known = in_words(source.environment_differences(layer, index.meta["fingerprint"]))
             _log.warning(
                 "%s does not give the bits that were indexed (off by up to %.2g of a neuron's range; %s); answers "
                 "are exact within Result.tolerance",

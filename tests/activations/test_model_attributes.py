@@ -14,7 +14,7 @@ import neuralartifactdb as nadb
 torch = pytest.importorskip("torch")
 
 from neuralartifactdb.capture.model_stamp import model_stamp  # noqa: E402
-from neuralartifactdb.capture.module_attributes import MovingAttributes  # noqa: E402
+from neuralartifactdb.capture.moving_attributes import MovingAttributes  # noqa: E402
 
 nn = torch.nn
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(600, 12)).astype(np.float32))
@@ -207,14 +207,46 @@ def test_odd_names_and_lists_that_contain_themselves(tmp_path: Path) -> None:
             ask(db)
 
 
+HUGE = 10**5000  # Python refuses to write it in decimal
+
+
+def records() -> Any:
+    return np.array([(1.5, "text"), (2.5, None)], [("gain", "f8"), ("note", "O")])
+
+
+def test_structured_arrays_and_huge_integers_are_attributes_like_others(tmp_path: Path) -> None:
+    def make() -> Any:
+        model = make_model()
+        model[1].huge, model[1]._huge, model[1].sizes = HUGE, HUGE, (1, HUGE)
+        model[1].records, model[1]._records, model[1].by_size = records(), records(), {HUGE: HUGE}
+        return model
+
+    model = make()
+    with nadb.open(tmp_path / "h.nadb") as db:
+        db.index_activations(model, IMAGES, "1", storage=0.3)
+        expected = ask(db)
+        model[1]._huge, model[1]._records["note"][1] = HUGE + 1, "more"
+        assert ask(db) == expected
+        for attached in (model, make()):
+            with nadb.open(db.path) as later:
+                later.attach(attached, IMAGES)
+                assert ask(later) == expected
+        for name, other in (("huge", HUGE + 1), ("sizes", (1, HUGE - 1))):
+            held = getattr(model[1], name)
+            setattr(model[1], name, other)
+            with pytest.raises(nadb.StaleIndexError, match=rf"1\.{name}: .*0x[0-9a-f]+\.\.\. #\w+ when indexed, now"):
+                ask(db)
+            setattr(model[1], name, held)
+        assert ask(db) == expected
+
+
 def test_what_passes_change_is_told_from_what_they_set_once() -> None:
     model = make_model()
-    moving = MovingAttributes.of(model)
-    assert MovingAttributes.of(model) is moving
+    moving = MovingAttributes()
     for _ in range(3):
         with moving.watched(model):
             model(IMAGES[:4])
-    assert moving[model[1]] == {"late": 1, "_late": 1, "first_set": 1, "longest": 1, "last": 2}
+    assert moving.get(model[1]) == {"late": 1, "_late": 1, "first_set": 1, "longest": 1, "last": 2}
     assert moving.restless() == {"last"}
     before = model_stamp(model, moving)
     model[1].last = None

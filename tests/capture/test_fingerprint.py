@@ -14,12 +14,14 @@ from capture_models import Mlp, conv_net, images
 from PIL import Image
 from torch import nn
 
+from neuralartifactdb.activations.differences import DifferenceKind, in_words
 from neuralartifactdb.activations.source import sampled_ids
 from neuralartifactdb.capture import Capture, ModelSource, compare_fingerprints
 from neuralartifactdb.capture import model_stamp as model_stamps
-from neuralartifactdb.capture.fingerprint import describe_callable, describe_model, hash_value
+from neuralartifactdb.capture.fingerprint import describe_callable, describe_model
 from neuralartifactdb.capture.model_stamp import model_stamp
 from neuralartifactdb.capture.module_attributes import glance, modules_of
+from neuralartifactdb.capture.value_hash import hash_value
 from neuralartifactdb.errors import InvalidValueError
 
 
@@ -36,7 +38,8 @@ def stored():
 
 
 def differences(stored, source, part="identity"):
-    return compare_fingerprints(stored, source.fingerprint(next(iter(source.layers)), like=stored), part=part)
+    now = source.fingerprint(next(iter(source.layers)), like=stored)
+    return [one.text for one in compare_fingerprints(stored, now, part=part)]
 
 
 def test_the_same_again(stored):
@@ -114,17 +117,21 @@ def test_what_only_may_change_bits_is_environment(stored):
     net[0].register_forward_hook(lambda *args: None)
     source = source_of(net)
     assert differences(stored, source) == []
-    assert any("hooks" in one and "<lambda> on 0" in one for one in source.environment_differences("2", stored))
+    assert any(
+        one.kind is DifferenceKind.HOOKS and "<lambda> on 0" in one.text
+        for one in source.environment_differences("2", stored)
+    )
     torch.use_deterministic_algorithms(True)
     try:
-        assert any("deterministic" in one for one in source_of().environment_differences("2", stored))
+        assert any("deterministic" in one.text for one in source_of().environment_differences("2", stored))
     finally:
         torch.use_deterministic_algorithms(False)
     elsewhere = copy.deepcopy(stored)
     elsewhere["environment"].update({"torch": "1.0", "device": "cuda", "attention kernels": ["flash"]})
     found = source_of().environment_differences("2", elsewhere)
     assert len(found) == 3
-    assert found[0].startswith("torch: '1.0' when indexed, now ")
+    assert {one.kind for one in found} == {DifferenceKind.MACHINE}
+    assert found[0].text.startswith("torch: '1.0' when indexed, now ")
     plain, buffered = nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU())
     buffered[0].register_buffer("cache", torch.ones(1), persistent=False)
     before = source_of(plain, layers=("0",)).fingerprint("0")
@@ -150,7 +157,7 @@ def test_training_is_noticed_until_the_old_weights_are_back():
     for _ in range(2):
         for layer in source.layers:  # one layer's error does not clear the guard for the others
             assert source.model_changed()
-            assert source.differences(layer, before[layer]) == ["weights or buffers in first, second, head"]
+            assert in_words(source.differences(layer, before[layer])) == "weights or buffers in first, second, head"
             assert source.fingerprint(layer) != before[layer]
             assert source.environment_differences(layer, before[layer]) == []
     train(net)
@@ -283,6 +290,18 @@ def test_sampled_ids_cover_the_ends():
     assert sampled_ids(10_000, 0) == sampled_ids(10_000, 0) != sampled_ids(10_000, 1)
 
 
+def records():
+    """Structured arrays, each other than the rest; new objects at each call."""
+    dtype = [("a", "f4"), ("b", "O"), ("c", "i4", (2,))]
+    arrays = [np.zeros(3, dtype) for _ in range(6)]
+    arrays[1]["a"][1] = 1
+    arrays[2]["b"][2] = "text"
+    arrays[3]["c"][0, 1] = 7
+    arrays[4]["b"] = [object(), None, {"a": 1}]
+    arrays[5]["b"][0] = np.arange(3)
+    return [*arrays, arrays[1][1], np.zeros(3, [("a", "f4"), ("c", "i4")])]
+
+
 def test_every_value_has_a_hash():
     tensors = [
         torch.zeros(3), torch.zeros(3, dtype=torch.float64), torch.zeros(1, 3), torch.ones(3),
@@ -292,8 +311,9 @@ def test_every_value_has_a_hash():
     others = [
         np.zeros(3), np.zeros(3, dtype=">f8"), [1, 2], (1, 2.0), {"a": 1}, {"a": 2}, {"b": 1}, "a", b"a", None, 1, 1.0,
         True, np.float32(1), Image.new("L", (2, 2)), Image.new("L", (1, 4)), Image.new("L", (2, 2), 7), np.array(["a",
-        "b"], dtype=object),
+        "b"], dtype=object), np.array("a", dtype=object), 10**5000, 10**5000 + 1, {10**5000: 1}, *records(),
     ]  # fmt: skip
+    assert [hash_value(value) for value in records()] == [hash_value(value) for value in records()]
     hashes = [hash_value(value) for value in [*tensors, *others]]
     assert len(set(hashes)) == len(hashes)
     assert hash_value(torch.eye(4)[:, 1]) == hash_value(torch.eye(4)[:, 1].contiguous())

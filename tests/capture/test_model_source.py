@@ -349,7 +349,7 @@ def test_ambient_modes_do_not_matter():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         autocast = ModelSource.open(net, data, ["0"])
         assert autocast.layers["0"].dtype == "bfloat16"
-        assert any("autocast" in one for one in autocast.environment_differences("0", stored))
+        assert any("autocast" in one.text for one in autocast.environment_differences("0", stored))
 
 
 def test_long_runs_keep_no_tensors():

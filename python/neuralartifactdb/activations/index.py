@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralartifactdb.activations.budget import Storage
+from neuralartifactdb.activations.differences import in_words, to_set_back
 from neuralartifactdb.activations.evaluated import EvaluatedCache
 from neuralartifactdb.activations.probes import STALE_SHARE, hooks_in_words, probe_deviation, run_probes
 from neuralartifactdb.activations.scores import GroupScore, exact_scores
@@ -186,8 +187,8 @@ class LayerIndex:
     def refuse_changed_model(self) -> None:
         """StaleIndexError if the attached model was trained, loaded into, configured or hooked meanwhile; cheap if not.
 
-        Hooks, and attributes that are no flags, do no harm if they leave the stored probe inputs' activations as they
-        are.
+        Hooks, other code, and attributes that are no flags do no harm if they leave the stored probe inputs'
+        activations as they are.
         """
         source = self.source
         if source is None:
@@ -197,8 +198,8 @@ class LayerIndex:
             differences = source.differences(self.layer, self.meta["fingerprint"])
             if differences:
                 raise StaleIndexError(
-                    f"the model attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; "
-                    "attach the one that was indexed, or index this one under another name="
+                    f"the model attached to {self.key} has changed since it was indexed: {in_words(differences)}; "
+                    f"{to_set_back(differences)}attach the one that was indexed, or index this one under another name="
                 )
         changes = source.changes_beside(self.layer)
         if changes:
@@ -212,8 +213,8 @@ class LayerIndex:
                 f"the model attached to {self.key} changed in its {', '.join(changes)}, and the stored probe inputs no "
                 f"longer give what was indexed (by {deviation:.2g} of a neuron's range)"
                 + (f": {hooks}" if hooks else "")
-                + "; set back the attributes and remove the hooks that change values, put those back that did, or "
-                "index the model as it is under another name="
+                + "; set back the attributes and the code and remove the hooks that change values, put those back that "
+                "did, or index the model as it is under another name="
             )
         source.believe_beside(self.layer)
 
@@ -237,8 +238,8 @@ class LayerIndex:
         if differences:
             self.evaluated.forget(self.identity)
             raise StaleIndexError(
-                f"what is attached to {self.key} has changed since it was indexed: {'; '.join(differences)}; attach "
-                "what was indexed, or index this under another name="
+                f"what is attached to {self.key} has changed since it was indexed: {in_words(differences)}; "
+                f"{to_set_back(differences)}attach what was indexed, or index this under another name="
             )
 
     def settled(self, ids: NDArray[np.int64], columns: NDArray[Any], neurons: NDArray[np.int64]) -> NDArray[Any]:
@@ -301,7 +302,7 @@ class LayerIndex:
                 f"evaluates to {float(found.values[j, i])!r}, its certain bounds are "
                 f"[{float(found.lower[j, i])!r}, {float(found.upper[j, i])!r}]; the model, its inputs or its "
                 f"numerics changed: attach the ones that were indexed, or index again with overwrite=True"
-                + (f" (what differs: {'; '.join(also)})" if also else "")
+                + (f" (what differs: {in_words(also)})" if also else "")
             )
         self.refuse_difference()
         self.widen(float(share.max()))

@@ -20,6 +20,7 @@ from neuralartifactdb.activations.budget import (
     segment_ranges,
 )
 from neuralartifactdb.activations.build import LayerBuild, build_segments
+from neuralartifactdb.activations.differences import Difference, DifferenceKind, in_words, to_set_back
 from neuralartifactdb.activations.probes import hooks_in_words, make_probes, probe_deviation, probe_differences
 from neuralartifactdb.activations.segment import ActivationSegment
 from neuralartifactdb.activations.source import Source
@@ -262,8 +263,8 @@ def _check_same(source: Source, layer: str, key: str, entry: IndexEntry, n_index
     differences = _differences(source, layer, entry.meta, n_indexed)
     if differences:
         raise InvalidValueError(
-            f"{key!r} is already indexed, from something else: {'; '.join(differences)}; overwrite=True replaces it, "
-            "another name= keeps both"
+            f"{key!r} is already indexed, from something else: {in_words(differences)}; "
+            f"{to_set_back(differences)}overwrite=True replaces it, another name= keeps both"
         )
     budget = Storage(**entry.meta["storage"])
     asked = parse_storage(storage, {key: source.layers[layer]}, int(entry.meta["n_inputs"]))[key]
@@ -292,39 +293,37 @@ def check_unchanged(source: Source, layer: str, key: str, meta: Mapping[str, Any
     differences = _differences(source, layer, meta, n_indexed)
     if differences:
         raise StaleIndexError(
-            f"what is attached to {key} is not what was indexed: {'; '.join(differences)}; attach what was indexed, or "
-            "index this under another name"
+            f"what is attached to {key} is not what was indexed: {in_words(differences)}; "
+            f"{to_set_back(differences)}attach what was indexed, or index this under another name"
         )
 
 
-def _differences(source: Source, layer: str, meta: Mapping[str, Any], n_indexed: int) -> list[str]:
-    """What is not as it was indexed, in words; the cheap comparisons first."""
+def _differences(source: Source, layer: str, meta: Mapping[str, Any], n_indexed: int) -> list[Difference]:
+    """What is not as it was indexed; the cheap comparisons first."""
     info = source.layers[layer]
     if meta.get("kind", source.kind) != source.kind:
-        return [f"it was indexed as {_KINDS[meta['kind']]}, got {_KINDS[source.kind]}"]
+        return [_other(f"it was indexed as {_KINDS[meta['kind']]}, got {_KINDS[source.kind]}")]
     differences = []
     if list(info.shape) != list(meta["shape"]) or info.dtype != meta["dtype"]:
-        differences.append(
-            f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index, {info.shape} and "
-            f"{info.dtype} now"
-        )
+        was = f"the layer has shape {tuple(meta['shape'])} and {meta['dtype']} in the index"
+        differences.append(_other(f"{was}, {info.shape} and {info.dtype} now"))
     n_begun = int(meta.get("n_inputs", n_indexed))  # more than are indexed where a build was interrupted
     if source.n_inputs < n_begun:
         what = "are indexed" if n_begun == n_indexed else "were being indexed"
-        differences.append(f"{n_begun:,} inputs {what}, there are {source.n_inputs:,} now")
+        differences.append(_other(f"{n_begun:,} inputs {what}, there are {source.n_inputs:,} now"))
     return (
         differences
         or source.differences(layer, meta["fingerprint"])
-        or probe_differences(source, layer, meta["probes"])
+        or list(map(_other, probe_differences(source, layer, meta["probes"])))
         or _differences_beside(source, layer, meta)
     )
 
 
-#: how differences begin that lie in the model and not in the machine
-_BESIDE = ("hooks:", "attributes of modules:", "buffers ")
+def _other(text: str) -> Difference:
+    return Difference(DifferenceKind.SOURCE, text)
 
 
-def _differences_beside(source: Source, layer: str, meta: Mapping[str, Any]) -> list[str]:
+def _differences_beside(source: Source, layer: str, meta: Mapping[str, Any]) -> list[Difference]:
     """Where a model has or had hooks of others, or other attributes of modules, buffers that are not saved among them,
     its probes must give the very bits that were indexed.
 
@@ -334,15 +333,18 @@ def _differences_beside(source: Source, layer: str, meta: Mapping[str, Any]) -> 
     stored = meta["fingerprint"]
     hooks = hooks_in_words(stored, source)
     differences = source.environment_differences(layer, stored)
-    others = [one for one in differences if not one.startswith(_BESIDE)]
+    others = any(one.kind is DifferenceKind.MACHINE for one in differences)
     beside = [f"the model's hooks: {hooks}"] if hooks else []
-    beside += [one for one in differences if one.startswith(_BESIDE) and not one.startswith("hooks:")]
+    beside += [one.text for one in differences if one.kind is DifferenceKind.BESIDE]
     deviation = probe_deviation(source, layer, meta["probes"]) if beside else 0.0
     same_batch = stored.get("build", {}).get("batch", source.build_batch) == source.build_batch
     if deviation > 0.0 and same_batch and not others and source.tolerance(layer) is None:
         return [
-            f"{'; '.join(beside)}, and the stored probe inputs give other values (by {deviation:.2g} of a neuron's "
-            "range); set back the attributes and remove the hooks that change them, or put those back that did"
+            Difference(
+                DifferenceKind.BESIDE,
+                f"{'; '.join(beside)}, and the stored probe inputs give other values (by {deviation:.2g} of a neuron's "
+                "range); set back the attributes and remove the hooks that change them, or put those back that did",
+            )
         ]
     source.believe_beside(layer)
     return []

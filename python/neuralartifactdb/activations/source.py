@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralartifactdb.activations.differences import Difference, DifferenceKind
 from neuralartifactdb.activations.dtypes import storage_dtype, to_compute
 from neuralartifactdb.capture.row_count import RowCount
 from neuralartifactdb.errors import DtypeError, InvalidValueError, StaleIndexError
@@ -117,8 +118,8 @@ class Source(Protocol):
         ...
 
     def changes_beside(self, layer: str) -> list[str]:
-        """What `model_changed` saw beside what decides identity (hooks, attributes of modules) that was another when
-        the layer's values were last known to be those indexed, in words."""
+        """What `model_changed` saw beside what decides identity (code, hooks, attributes of modules) that was another
+        when the layer's values were last known to be those indexed, in words."""
         ...
 
     def believe_beside(self, layer: str) -> None:
@@ -133,7 +134,7 @@ class Source(Protocol):
         """Forget what cheap checks remember of model and data: the next `differences` reads and hashes them anew."""
         ...
 
-    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[Difference]:
         """What may make bits differ though `differences` finds nothing: device, kernels, versions."""
         ...
 
@@ -141,8 +142,8 @@ class Source(Protocol):
         """JSON values by which a later process knows whether it is the same source, through `differences`."""
         ...
 
-    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
-        """What is not as in a stored fingerprint, in words; inputs that came later do not count."""
+    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[Difference]:
+        """What is not as in a stored fingerprint; inputs that came later do not count."""
         ...
 
     def tolerance(self, layer: str) -> NDArray[np.float64] | None:
@@ -220,7 +221,7 @@ class _HostSource:
     def look_again(self) -> None:
         """Nothing is remembered."""
 
-    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[Difference]:
         """None that it knows of."""
         return []
 
@@ -244,10 +245,14 @@ class _HostSource:
             )
         return {**self.describe(), "inputs": {"n": self.n_inputs, "ids": ids, "hashes": hashes}}
 
-    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[Difference]:
         """What is not as in a stored fingerprint."""
         now = self.describe()
-        found = [f"{name} was {stored.get(name)!r}, is {now[name]!r}" for name in now if stored.get(name) != now[name]]
+        found = [
+            Difference(DifferenceKind.SOURCE, f"{name} was {stored.get(name)!r}, is {now[name]!r}")
+            for name in now
+            if stored.get(name) != now[name]
+        ]
         inputs = stored["inputs"]
         if found:
             return found
@@ -255,10 +260,9 @@ class _HostSource:
         current = self._hashes([i for i, _ in pairs])
         changed = [i for (i, before), after in zip(pairs, current, strict=True) if before != after]
         if changed:
-            return [
-                f"input {changed[0]} has other activations than when it was indexed ({len(changed)} of {len(pairs)} "
-                f"sampled inputs differ)"
-            ]
+            other = f"input {changed[0]} has other activations than when it was indexed"
+            sampled = f"{len(changed)} of {len(pairs)} sampled inputs differ"
+            return [Difference(DifferenceKind.SOURCE, f"{other} ({sampled})")]
         return []
 
     def _hashes(self, ids: Sequence[int]) -> list[str]:
@@ -298,12 +302,13 @@ class ArraySource(_HostSource):
         """Description, hashes of sampled rows, and of the whole array while it is small enough to read again."""
         return {**super().fingerprint(layer), "whole": self._whole(self.n_inputs)}
 
-    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[Difference]:
         """What is not as in a stored fingerprint."""
         found = super().differences(layer, stored)
         n = int(stored["inputs"]["n"])
         if not found and stored["whole"] is not None and n <= self.n_inputs and self._whole(n) != stored["whole"]:
-            return [f"the first {n:,} rows of the array have other values than when they were indexed"]
+            other = f"the first {n:,} rows of the array have other values than when they were indexed"
+            return [Difference(DifferenceKind.SOURCE, other)]
         return found
 
     def _whole(self, n: int) -> str | None:

@@ -20,9 +20,10 @@ import numpy as np
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from neuralartifactdb.activations.differences import Difference, DifferenceKind
 from neuralartifactdb.capture.layers import plain_name
 from neuralartifactdb.capture.model_stamp import HOOK_KINDS, foreign_hooks
-from neuralartifactdb.capture.module_attributes import OWN_NAMES, is_flag, is_function
+from neuralartifactdb.capture.module_attributes import OWN_NAMES, Moved, int_text, is_flag, is_function
 
 __all__ = ["Configuration", "hook_names"]
 
@@ -48,14 +49,14 @@ class Configuration:
 
     Args:
         model: the whole model.
-        moving: flags that do not count; those that are found later, neither.
+        moved: flags that do not count; those that are found later, neither.
     """
 
-    def __init__(self, model: nn.Module, moving: Mapping[nn.Module, Collection[str]]) -> None:
+    def __init__(self, model: nn.Module, moved: Moved) -> None:
         named = {plain_name(name): module for name, module in model.named_modules()}  # of compiled ones the inner one
         self._names = list(named)
         self._modules = list(named.values())
-        self._moved = moving
+        self._moved = moved
         self._columns: dict[str, dict[int, str]] = {_CLASS: {}}
         for i, module in enumerate(self._modules):
             self._columns[_CLASS][i] = type(module).__qualname__
@@ -66,7 +67,7 @@ class Configuration:
     def _moving(self) -> dict[str, set[int]]:
         found: dict[str, set[int]] = {}
         for i, module in enumerate(self._modules):
-            for name in list(self._moved.get(module, ())):
+            for name in list(self._moved.get(module) or ()):
                 found.setdefault(f".{name}", set()).add(i)
         return found
 
@@ -99,29 +100,35 @@ class Configuration:
             "rest": self._rest(kept, moved),
         }
 
-    def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """What is not as in a `record`, in words: module, attribute, what it was and is."""
+    def differences(self, stored: Mapping[str, Any]) -> list[Difference]:
+        """What is not as in a `record`: module, attribute, what it was and is."""
         columns = {name: _ungrouped(column) for name, column in stored.get("flags", {}).items()}
         if stored.get("names") != _hash(self._names):
-            return [self._other_modules(int(stored.get("modules", 0)), columns.get(_CLASS, {}))]
+            other = self._other_modules(int(stored.get("modules", 0)), columns.get(_CLASS, {}))
+            return [Difference(DifferenceKind.SOURCE, other)]
         moving = self._moving
         stored_moving = {name: set(_positions(spans)) for name, spans in stored.get("moving", {}).items()}
-        found = []
+        found: list[Difference] = []
         kept_all = stored.get("rest") is None
         for name in dict.fromkeys([*columns, *(self._columns if kept_all else ())]):
             before, now = columns.get(name, {}), self._columns.get(name, {})
             ignored = stored_moving.get(name, set()) | moving.get(name, set())
+            kind = DifferenceKind.SOURCE if name == _CLASS else DifferenceKind.FLAG
             found += [
-                f"{self._called(i, name)}: {before.get(i, 'absent')} when indexed, now {now.get(i, 'absent')}"
+                Difference(
+                    kind, f"{self._called(i, name)}: {before.get(i, 'absent')} when indexed, now {now.get(i, 'absent')}"
+                )
                 for i in sorted({*before, *now} - ignored)
                 if before.get(i) != now.get(i)
             ]
         if len(found) > _MAX_NAMED:
-            found = [*found[:_MAX_NAMED], f"{len(found) - _MAX_NAMED} more attributes of modules"]
+            more = f"{len(found) - _MAX_NAMED} more attributes of modules"
+            found = [*found[:_MAX_NAMED], Difference(DifferenceKind.FLAG, more)]
         hidden = any(at - stored_moving.get(name, set()) for name, at in moving.items() if name not in columns)
         if not (found or kept_all or hidden) and stored["rest"] != self._rest(columns, stored_moving):
             others = sorted(name.removeprefix(".") for name in self._columns if name not in columns)
-            found.append(f"attributes of modules (among {', '.join(others[:_MAX_NAMED]) or 'ones that are gone'})")
+            among = f"attributes of modules (among {', '.join(others[:_MAX_NAMED]) or 'ones that are gone'})"
+            found.append(Difference(DifferenceKind.FLAG, among))
         return found
 
     def _rest(self, kept: Collection[str], moving: Mapping[str, Collection[int]]) -> str | None:
@@ -190,7 +197,8 @@ def _text(value: Any) -> str:
         text = repr(value.item())
     else:
         plain = next((of for of in (bool, float, int, str) if isinstance(value, of)), None)
-        text = repr(value if plain is None else plain(value))  # subclasses may print as they like
+        value = value if plain is None else plain(value)  # subclasses may print as they like
+        text = int_text(value) if plain is int else repr(value)
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 20]}... #{_hash(text)}"
 
 

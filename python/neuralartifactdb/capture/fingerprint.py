@@ -20,9 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuralartifactdb.activations.differences import Difference, DifferenceKind
 from neuralartifactdb.capture.configuration import hook_names
 from neuralartifactdb.capture.layers import plain_name
-from neuralartifactdb.capture.module_attributes import OWN_NAMES, MovingAttributes, is_flag, is_function, seen_entries
+from neuralartifactdb.capture.module_attributes import OWN_NAMES, is_flag, is_function, seen_entries
+from neuralartifactdb.capture.moving_attributes import MovingAttributes
+from neuralartifactdb.capture.value_hash import hash_value
 
 __all__ = [
     "compare_fingerprints",
@@ -30,14 +33,11 @@ __all__ = [
     "describe_callable",
     "describe_environment",
     "describe_model",
-    "hash_value",
     "same_model",
 ]
 
 _MAX_GROUPS = 24
 _MAX_ATTRIBUTES = 64
-#: how differences begin that attributes of modules make
-_ATTRIBUTES = "attributes of modules:"
 #: what of a description tells models apart
 _IDENTITY = ("class", "dtypes", "hash")
 
@@ -94,7 +94,7 @@ def describe_attributes(model: nn.Module, moving: MovingAttributes) -> dict[str,
     parts: dict[str, Any] = {}
     restless = moving.restless()
     for i, module in enumerate(model.modules()):
-        moved = moving.get(module, {})
+        moved = moving.get(module) or {}
         for name, value in list(vars(module).items()):
             if name in OWN_NAMES or name in restless or is_function(value):
                 continue
@@ -107,75 +107,13 @@ def describe_attributes(model: nn.Module, moving: MovingAttributes) -> dict[str,
     return {name: digest.hexdigest()[:12] for name, digest in sorted(parts.items())[:_MAX_ATTRIBUTES]}
 
 
-# ---- hashing ---------------------------------------------------------------------------------------------------------
-
-
-def hash_value(value: Any) -> str:
-    """SHA-256 (hex) of a nested value: tensors and arrays by dtype, shape and bytes, containers entry by entry."""
-    digest = hashlib.sha256()
-    for piece in _pieces(value):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(value: Any) -> Iterator[bytes | memoryview]:
-    if isinstance(value, Tensor):
-        yield from _tensor_pieces(value)
-    elif isinstance(value, np.ndarray) and value.dtype != object:
-        yield f"array {value.dtype.str} {value.shape} ".encode()
-        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
-    elif isinstance(value, Mapping):
-        yield f"mapping {len(value)} ".encode()
-        for key in value:
-            yield f"{key!r}:".encode()
-            yield from _pieces(value[key])
-    elif isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
-        yield f"sequence {len(value)} ".encode()
-        for one in value:
-            yield from _pieces(one)
-    elif isinstance(value, bytes):
-        yield f"bytes {len(value)} ".encode() + value
-    elif value is None or isinstance(value, (str, int, float, complex, bool, np.generic, torch.dtype)):
-        yield f"{type(value).__name__} {value!r} ".encode()
-    elif callable(getattr(value, "tobytes", None)):  # PIL images and array scalars of other libraries
-        yield f"{type(value).__qualname__} {getattr(value, 'size', '')} {getattr(value, 'mode', '')} ".encode()
-        yield value.tobytes()
-    elif hasattr(value, "__dict__") and not callable(value):
-        yield f"{type(value).__qualname__} ".encode()
-        yield from _pieces({key: one for key, one in vars(value).items() if not key.startswith("__")})
-    else:
-        yield f"{type(value).__module__}.{type(value).__qualname__} ".encode()
-
-
-def _tensor_pieces(tensor: Tensor) -> Iterator[bytes | memoryview]:
-    tensor = tensor.detach()
-    yield f"tensor {tensor.dtype} {tuple(tensor.shape) if not tensor.is_nested else 'nested'} ".encode()
-    if tensor.device.type == "meta":
-        yield b"meta"
-    elif tensor.is_nested:
-        for one in tensor.unbind():
-            yield from _tensor_pieces(one)
-    elif tensor.is_quantized:
-        yield from _tensor_pieces(tensor.int_repr())
-        yield repr(tensor.qscheme()).encode()
-        per_channel = tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
-        yield repr(
-            tensor.q_per_channel_scales().tolist() if per_channel else (tensor.q_scale(), tensor.q_zero_point())
-        ).encode()
-    elif tensor.layout != torch.strided:
-        dense = tensor.to_dense()
-        yield from _tensor_pieces(dense)
-    else:
-        if hasattr(tensor, "full_tensor"):  # sharded over devices
-            tensor = tensor.full_tensor()
-        host = tensor.to("cpu").contiguous().resolve_conj().resolve_neg().reshape(-1)
-        yield host.view(torch.uint8).numpy().data
-
-
 def _tensors(value: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for key, one in value.items():
         if isinstance(one, Tensor):
             yield key, one
+
+
+# ---- callables -------------------------------------------------------------------------------------------------------
 
 
 def describe_callable(function: Any) -> str:
@@ -283,38 +221,45 @@ def _autocast(device: torch.device) -> str | None:
 # ---- inputs, comparison ----------------------------------------------------------------------------------------------
 
 
-def compare_fingerprints(stored: Mapping[str, Any], current: Mapping[str, Any], *, part: str = "all") -> list[str]:
-    """What differs, in words, most telling first; empty if nothing does.
+def compare_fingerprints(
+    stored: Mapping[str, Any], current: Mapping[str, Any], *, part: str = "all"
+) -> list[Difference]:
+    """What differs, most telling first; empty if nothing does.
 
     Args:
         stored: as kept with an index.
         current: of the attached model, from `fingerprint(layer, like=stored)` so that the same inputs are hashed.
         part: "identity" (the index is stale), "environment" (bits may differ), or "all".
     """
-    differences: list[str] = []
+    differences: list[Difference] = []
     if part in ("all", "identity"):
-        differences += _identity_differences(stored, current)
+        differences += [Difference(DifferenceKind.SOURCE, text) for text in _identity_differences(stored, current)]
     if part in ("all", "environment"):
         before, now = stored.get("environment", {}), current.get("environment", {})
         differences += [
-            f"{name}: {before.get(name)!r} when indexed, now {now.get(name)!r}"
+            Difference(
+                DifferenceKind.HOOKS if name == "hooks" else DifferenceKind.MACHINE,
+                f"{name}: {before.get(name)!r} when indexed, now {now.get(name)!r}",
+            )
             for name in dict.fromkeys([*before, *now])
             if before.get(name) != now.get(name)
         ]
         unsaved = [one.get("model", {}).get("unsaved") for one in (stored, current)]
         if unsaved[0] != unsaved[1]:
-            differences.append("buffers that are not part of state_dict differ")
-        differences += changed_attributes(stored, current)
+            differences.append(Difference(DifferenceKind.BESIDE, "buffers that are not part of state_dict differ"))
+        names = _changed_attributes(stored, current)
+        if names:
+            text = f"attributes of modules: {', '.join(names[:8])} differ"
+            differences.append(Difference(DifferenceKind.BESIDE, text))
     return differences
 
 
-def changed_attributes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Which attributes of modules that are no flags differ, in words; see `describe_attributes`."""
+def _changed_attributes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Names of attributes of modules that are no flags and differ; see `describe_attributes`."""
     before, now = stored.get("attributes"), current.get("attributes")
     if before is None or now is None:
         return []
-    names = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
-    return [f"{_ATTRIBUTES} {', '.join(names[:8])} differ"] if names else []
+    return [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
 
 
 def _identity_differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

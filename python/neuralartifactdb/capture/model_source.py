@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from neuralartifactdb.activations.differences import Difference
 from neuralartifactdb.activations.source import LayerInfo, batch_shapes_of, sampled_ids
 from neuralartifactdb.capture.calibration import Calibration, calibrate, wave_unit
 from neuralartifactdb.capture.configuration import hook_names
@@ -26,7 +27,6 @@ from neuralartifactdb.capture.fingerprint import (
     describe_attributes,
     describe_callable,
     describe_environment,
-    hash_value,
 )
 from neuralartifactdb.capture.layers import resolve_layers, unwrap
 from neuralartifactdb.capture.model_state import one_at_a_time, rng_kept
@@ -34,6 +34,7 @@ from neuralartifactdb.capture.model_watch import ModelWatch
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.probing import learn_lengths, probe_layers
 from neuralartifactdb.capture.runner import Runner, padded_ids
+from neuralartifactdb.capture.value_hash import hash_value
 from neuralartifactdb.errors import DtypeError, IdError, InvalidValueError, UnknownNameError
 
 __all__ = ["ModelSource"]
@@ -318,12 +319,12 @@ class ModelSource:
             "environment": self._environment(),
         }
 
-    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
-        """What makes an index with the fingerprint `stored` stale, in words; inputs that came later do not count."""
+    def differences(self, layer: str, stored: Mapping[str, Any]) -> list[Difference]:
+        """What makes an index with the fingerprint `stored` stale; inputs that came later do not count."""
         found = compare_fingerprints(stored, self.fingerprint(layer, like=stored), part="identity")
         return found + self._watch.look().configuration.differences(stored.get("configuration", {}))
 
-    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[str]:
+    def environment_differences(self, layer: str, stored: Mapping[str, Any]) -> list[Difference]:
         """What may make bits differ though model and data are the same: device, kernels, versions, switches, hooks."""
         return compare_fingerprints(stored, self._fingerprint(layer, stored), part="environment")
 
@@ -342,8 +343,8 @@ class ModelSource:
             return hook_names(self._runner.model)
 
     def changes_beside(self, layer: str) -> list[str]:
-        """What the last look at the model saw beside weights and flags (hooks, other attributes) that was another when
-        the layer's values were last known to be those of the index, in words."""
+        """What the last look at the model saw beside weights and flags (code, hooks, other attributes) that was another
+        when the layer's values were last known to be those of the index, in words."""
         return self._watch.changes_beside(layer)
 
     def believe_beside(self, layer: str) -> None:

@@ -1,14 +1,16 @@
 """Stamps: a few microseconds tell whether a model may be another than a moment ago, before every query.
 
 A stamp sees weights and buffers, the flags of modules (a slope, an eps, `self.scale`), their other attributes (plain
-tensors, arrays, dicts, private ones) and the hooks of others. Equal stamps are believed; where they differ, weights are
-hashed, flags compared by value, and of all else the stored probes judge. Implements design section 4, "What exact
-means" (what differs: weights, buffers, hooks).
+tensors, arrays, dicts, private ones), the functions of their classes and the hooks of others. Equal stamps are
+believed; where they differ, weights are hashed, flags compared by value, and of all else the stored probes judge.
+Implements design section 4, "What exact means" (what differs: weights, buffers, hooks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import types
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from neuralartifactdb.capture.hooks import OwnHook
-from neuralartifactdb.capture.module_attributes import glance, modules_of, tensor_place
+from neuralartifactdb.capture.module_attributes import Moved, glance, modules_of, tensor_place
 
-__all__ = ["HOOK_KINDS", "ModelStamp", "foreign_hooks", "model_stamp"]
+__all__ = ["HOOK_KINDS", "ClassCode", "ModelStamp", "foreign_hooks", "model_stamp"]
 
 #: attribute of a module -> what is in it, in words
 HOOK_KINDS = {"_forward_hooks": "forward hook", "_forward_pre_hooks": "forward pre-hook"}
@@ -30,6 +32,18 @@ _MAX_STAMPED = 512
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PLAIN = (Tensor, nn.Parameter)
 
+#: what of a class of others is code; torch's own classes have very many functions, of which these two may be replaced
+_CODE: frozenset[type] = frozenset({types.FunctionType, staticmethod, classmethod, property})
+_CALLED = ("forward", "__call__")
+
+
+class ClassCode(NamedTuple):
+    """The functions of a class at one moment, and their bodies, which reloading a module replaces in place."""
+
+    of: type
+    functions: tuple[Any, ...]
+    bodies: tuple[types.CodeType, ...]
+
 
 class ModelStamp(NamedTuple):
     """What `model_stamp` sees; each part is compared with `==`.
@@ -37,27 +51,34 @@ class ModelStamp(NamedTuple):
     Attributes:
         places: (id, address, version) of each parameter and buffer.
         values: the bytes of a few values of each.
-        flags: per module its class, then names and values of its flags.
+        classes: of each module.
+        code: of each class of a module, and of each class that these derive from.
+        flags: see `Glance`.
         hooks: per module that has any, its id and the hooks of others.
-        attributes: those that are no flags, and a few values of the tensors among them.
+        attributes: see `Glance`.
+        attribute_values: the bytes of a few values of each tensor among the attributes.
     """
 
     places: tuple[tuple[int, int, int], ...]
     values: bytes
+    classes: tuple[type, ...]
+    code: tuple[ClassCode, ...]
     flags: tuple[Any, ...]
     hooks: tuple[Any, ...]
     attributes: tuple[Any, ...]
+    attribute_values: bytes
 
 
-def model_stamp(model: nn.Module, moving: Mapping[nn.Module, Mapping[str, int]] | None = None) -> ModelStamp:
-    """Changes when a parameter, buffer, attribute or hook is replaced, and nearly always when `.data` is written.
+def model_stamp(model: nn.Module, moved: Moved | None = None) -> ModelStamp:
+    """Changes when a parameter, buffer, attribute, hook or function of a class is replaced, and nearly always when
+    `.data` is written.
 
     Writes through `.data` count no versions, so a few values of each tensor belong to the stamp; of those on another
     device, all in one copy.
 
     Args:
         model: its modules are visited once.
-        moving: attributes that forward passes change by themselves; see `MovingAttributes`.
+        moved: attributes that forward passes change by themselves; see `MovingAttributes`.
     """
     modules = modules_of(model)
     tensors = [
@@ -68,10 +89,31 @@ def model_stamp(model: nn.Module, moving: Mapping[nn.Module, Mapping[str, int]] 
         if tensor is not None
     ]
     places = tuple(map(tensor_place, tensors))
-    flags, attributes, held = glance(modules, moving or {})
-    if held:
-        attributes += (_sampled_values(held[:_MAX_STAMPED]),)
-    return ModelStamp(places, _sampled_values(tensors[:_MAX_STAMPED]), flags, _hooks(modules), attributes)
+    seen = glance(modules, moved or {})
+    return ModelStamp(
+        places=places,
+        values=_sampled_values(tensors[:_MAX_STAMPED]),
+        classes=seen.classes,
+        code=_code(seen.classes),
+        flags=seen.flags,
+        hooks=_hooks(modules),
+        attributes=seen.attributes,
+        attribute_values=_sampled_values(seen.tensors[:_MAX_STAMPED]),
+    )
+
+
+def _code(classes: Iterable[type]) -> tuple[ClassCode, ...]:
+    """Once per class, not per module: a query asks for it."""
+    found = []
+    for owner in dict.fromkeys(itertools.chain.from_iterable([cls.__mro__ for cls in dict.fromkeys(classes)])):
+        held = owner.__dict__
+        if str(owner.__module__).startswith("torch."):
+            functions = [held[name] for name in _CALLED if name in held]
+        else:
+            functions = [value for value in held.values() if type(value) in _CODE]
+        bodies = [function.__code__ for function in functions if type(function) is types.FunctionType]
+        found.append(ClassCode(owner, tuple(functions), tuple(bodies)))
+    return tuple(found)
 
 
 def foreign_hooks(module: nn.Module, kind: str) -> list[Any]:

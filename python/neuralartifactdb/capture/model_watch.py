@@ -1,5 +1,5 @@
 """Which model is believed to be the one that was indexed, and whether it still is: weights, configuration, and what
-lies beside them, hooks and other attributes.
+lies beside them, code of classes, hooks and other attributes.
 
 A look at the model takes microseconds while its stamp is the same; what is behind a stamp is hashed and read once.
 Implements design section 4, "What exact means" (what differs: weights, buffers, hooks).
@@ -17,7 +17,8 @@ from neuralartifactdb.capture.configuration import Configuration
 from neuralartifactdb.capture.fingerprint import describe_model, same_model
 from neuralartifactdb.capture.model_stamp import ModelStamp, model_stamp
 from neuralartifactdb.capture.model_state import one_at_a_time
-from neuralartifactdb.capture.module_attributes import MovingAttributes, changed_attributes
+from neuralartifactdb.capture.module_attributes import changed_places
+from neuralartifactdb.capture.moving_attributes import MovingAttributes
 
 __all__ = ["ModelWatch", "SeenModel"]
 
@@ -40,7 +41,7 @@ class ModelWatch:
 
     Args:
         model: the whole model.
-        moving: attributes that passes change.
+        moving: attributes that the source's passes change.
     """
 
     def __init__(self, model: nn.Module, moving: MovingAttributes) -> None:
@@ -94,16 +95,20 @@ class ModelWatch:
         return before if self._believed is None else self._believed.configuration.record(before)
 
     def changes_beside(self, layer: str) -> list[str]:
-        """What of hooks, attributes that are no flags, and buffers that `state_dict` leaves out was other at the last
-        look than with the values believed for the layer, in words."""
+        """What of classes' code, hooks, attributes that are no flags, and buffers that `state_dict` leaves out was
+        another at the last look than with the values believed for the layer, in words."""
         before, now = self._beside.get(layer), self._seen
         if before is None or now is None or before is now:
             return []
         found = []
+        if before.stamp.code != now.stamp.code:
+            changed = set(before.stamp.code) ^ set(now.stamp.code)
+            names = sorted({code.of.__qualname__ for code in changed})
+            found.append(f"code of classes ({', '.join(names[:8])})")
         if before.stamp.hooks != now.stamp.hooks:
             found.append("hooks")
-        if before.stamp.attributes != now.stamp.attributes:
-            names = changed_attributes(before.stamp.attributes, now.stamp.attributes)
+        names = sorted({name for _, name in changed_places(before.stamp.attributes, now.stamp.attributes)})
+        if names or before.stamp.attribute_values != now.stamp.attribute_values:
             found.append(f"attributes of modules ({', '.join(names[:8]) or 'values of tensors'})")
         if before.weights["unsaved"] != now.weights["unsaved"]:
             found.append("buffers that state_dict leaves out")

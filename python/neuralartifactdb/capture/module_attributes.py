@@ -1,20 +1,18 @@
 """What the attributes of modules hold beside parameters, buffers and children, at one moment: a glance of microseconds.
 
 Flags are numbers, text, dtypes and None, and lists or tuples of these, among public attributes. Beside them are private
-attributes, functions, plain tensors, arrays, and dicts and lists of these. What forward passes change by themselves is
-told from what users change by a glance before and one after. Implements design section 4, "Fingerprint".
+attributes, functions, plain tensors, arrays, and dicts and lists of these. Which of them forward passes change by
+themselves, `moving_attributes.py` finds out. Implements design section 4, "Fingerprint".
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import functools
 import itertools
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,10 +20,12 @@ from torch import Tensor, nn
 
 __all__ = [
     "OWN_NAMES",
+    "RESTLESS",
     "Glance",
-    "MovingAttributes",
-    "changed_attributes",
+    "Moved",
+    "changed_places",
     "glance",
+    "int_text",
     "is_flag",
     "is_function",
     "modules_of",
@@ -40,10 +40,12 @@ _N_OWN = len(OWN_NAMES)
 #: where this is the last of as many, they are torch's and come first: nobody has set an attribute before them
 _LAST_OWN = list(vars(nn.Module()))[-1]
 #: passes that must have changed an attribute before it is taken for one that each of them changes
-_RESTLESS = 2
+RESTLESS = 2
 #: how deep lists and dicts are looked into, and how many of their entries are seen
 _MOST_DEEP = 4
 _MOST_ENTRIES = 256
+#: integers of more bits are written in hexadecimal: the digits that Python agrees to write are limited, to 640 or more
+_MOST_BITS = 2048
 #: arrays up to this size are seen whole, of larger ones ten values
 _WHOLE_BYTES = 1024
 
@@ -83,6 +85,11 @@ def is_function(value: Any) -> bool:
     return _kind(type(value)) == "function"
 
 
+def int_text(value: int) -> str:
+    """An integer as text, however large it is."""
+    return repr(value) if value.bit_length() <= _MOST_BITS else hex(value)
+
+
 def modules_of(model: nn.Module) -> list[nn.Module]:
     """As `model.modules()`, several times as quick."""
     found, seen = [model], {id(model)}
@@ -97,59 +104,78 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 # ---- a glance --------------------------------------------------------------------------------------------------------
 
 
+class Moved(Protocol):
+    """Attributes that passes changed, by module, and how often; a dict of dicts is one."""
+
+    def get(self, module: nn.Module, /) -> Mapping[str, int] | None:
+        """By name, how many passes changed it; None if none of the module's is known."""
+        ...
+
+
 class Glance(NamedTuple):
     """What `glance` sees; flags and attributes compare with `==`.
 
     Attributes:
-        flags: per module its class, then names and values of its flags.
-        attributes: per attribute that is none, the module's id, the name and what is seen of the value.
+        classes: of each module.
+        flags: three entries for each flag, one after another: the module's id, its name, its value.
+        attributes: the same of attributes that are no flags; of their values, what is seen.
         tensors: those among the attributes, whose values are seen elsewhere.
     """
 
+    classes: tuple[type, ...]
     flags: tuple[Any, ...]
     attributes: tuple[Any, ...]
     tensors: tuple[Tensor, ...]
 
 
-def glance(modules: Sequence[nn.Module], moving: Mapping[nn.Module, Mapping[str, int]]) -> Glance:
+def glance(modules: Sequence[nn.Module], moved: Moved) -> Glance:
     """All attributes of modules but those that each pass changes; one loop, for it runs before every query.
 
     Args:
         modules: see `modules_of`.
-        moving: attributes that passes changed, by module, and how often. Those changed once are no flags.
+        moved: those that one pass changed are no flags, and those that more did are left out.
     """
     flags: list[Any] = []
     attributes: list[Any] = []
     tensors: list[Tensor] = []
     known = _kinds.get
+    moved_in = moved.get if moved else None
     for module in modules:
-        flags.append(type(module))
-        moved = moving.get(module) if moving else None
+        place = id(module)
+        moving = moved_in(module) if moved_in else None
         held = module.__dict__
         skipped = _N_OWN if next(itertools.islice(held, _N_OWN - 1, None), None) == _LAST_OWN else 0
         for name, value in list(itertools.islice(held.items(), skipped, None)):
             if name in OWN_NAMES:
                 continue
             kind = known(type(value)) or _kind(type(value))
-            if moved is not None and name in moved:
-                if moved[name] < _RESTLESS:
-                    attributes += (id(module), name, _seen(value, tensors))
+            if moving is not None and name in moving:
+                if moving[name] < RESTLESS:
+                    attributes += (place, name, _seen(value, tensors))
             elif name[:1] == "_":
                 if type(value) in _QUICK:
-                    attributes += (id(module), name, value)
+                    attributes += (place, name, value)
                 elif kind == "sequence" and len(value) <= _MOST_ENTRIES and _QUICK.issuperset(map(type, value)):
-                    attributes += (id(module), name, tuple(value))
+                    attributes += (place, name, tuple(value))
                 elif kind:
-                    attributes += (id(module), name, _seen(value, tensors))
+                    attributes += (place, name, _seen(value, tensors))
             elif kind == "scalar":
-                flags += (name, value if type(value) in _QUICK else _frozen(value))
+                flags += (place, name, value if type(value) in _QUICK else _frozen(value))
             elif kind == "sequence" and _QUICK.issuperset(map(type, value)):
-                flags += (name, tuple(value))
+                flags += (place, name, tuple(value))
             elif kind == "sequence" and is_flag(value):
-                flags += (name, _frozen(value))
+                flags += (place, name, _frozen(value))
             elif kind:
-                attributes += (id(module), name, _seen(value, tensors))
-    return Glance(tuple(flags), tuple(attributes), tuple(tensors))
+                attributes += (place, name, _seen(value, tensors))
+    return Glance(tuple(map(type, modules)), tuple(flags), tuple(attributes), tuple(tensors))
+
+
+def changed_places(before: tuple[Any, ...], now: tuple[Any, ...]) -> set[tuple[int, str]]:
+    """Where two tuples of flags or attributes of a `Glance` differ: ids of modules, and names."""
+    was, held = (dict(zip(zip(some[::3], some[1::3], strict=True), some[2::3], strict=True)) for some in (before, now))
+    absent = object()
+    # in tuples, for what is the very same object is equal there: NaN
+    return {place for place in {**was, **held} if (was.get(place, absent),) != (held.get(place, absent),)}
 
 
 def _frozen(value: Any) -> Any:
@@ -194,7 +220,13 @@ def _entries(path: tuple[Any, ...], value: Any) -> Iterator[tuple[tuple[Any, ...
     inner = itertools.islice(value.items() if kind == "mapping" else enumerate(value), _MOST_ENTRIES)
     yield (*path, len(value)), None
     for key, one in list(inner):
-        yield from _entries((*path, key if type(key) in _QUICK else str(type(key))), one)
+        yield from _entries((*path, _key(key)), one)
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, int) and key.bit_length() > _MOST_BITS:
+        return int_text(key)
+    return key if type(key) in _QUICK else str(type(key))
 
 
 def _some_bytes(array: np.ndarray[Any, Any]) -> bytes:
@@ -215,71 +247,3 @@ def tensor_place(tensor: Tensor) -> tuple[int, int, int]:
 def tensor_version(tensor: Tensor) -> int:
     """Grows when the tensor is written in place; -1 for tensors made under inference_mode, which do not count."""
     return -1 if tensor.is_inference() else int(tensor._version)
-
-
-# ---- what passes change ----------------------------------------------------------------------------------------------
-
-
-class MovingAttributes(WeakKeyDictionary[nn.Module, dict[str, int]]):
-    """Attributes that forward passes were seen to change, by module, and how many of them did; up to 2 are counted.
-
-    One that a single pass changed was set then (a cache, a constant that is made when it is first needed). It is no
-    flag, but a change between passes is somebody else's. One that passes change again (a counter, the last shape) says
-    nothing.
-    """
-
-    @classmethod
-    def of(cls, model: nn.Module) -> MovingAttributes:
-        """Those of a model, whoever runs it: one for the process."""
-        return _moving.setdefault(model, cls())
-
-    @contextlib.contextmanager
-    def watched(self, model: nn.Module) -> Iterator[None]:
-        """Notice which attributes differ after what is done inside: a pass, or some."""
-        modules = modules_of(model)
-        before = glance(modules, self)
-        try:
-            yield
-        finally:
-            after = glance(modules, self)
-            if after[:2] != before[:2]:
-                was, now = ({**_flags_at(modules, one), **_attributes_at(one.attributes)} for one in (before, after))
-                by_id = {id(module): module for module in modules}
-                absent = object()
-                for place in was.keys() | now.keys():
-                    if was.get(place, absent) != now.get(place, absent):
-                        counts = self.setdefault(by_id[place[0]], {})
-                        counts[place[1]] = min(counts.get(place[1], 0) + 1, _RESTLESS)
-
-    def restless(self) -> set[str]:
-        """Names of attributes that passes keep changing, in any module."""
-        return {name for counts in self.values() for name, times in counts.items() if times >= _RESTLESS}
-
-
-_moving: WeakKeyDictionary[nn.Module, MovingAttributes] = WeakKeyDictionary()
-
-
-def changed_attributes(before: tuple[Any, ...], now: tuple[Any, ...]) -> list[str]:
-    """Names that differ between the attributes of two glances, or of two stamps; those of tensors written in a way that
-    leaves no version are not told apart."""
-    was, held = _attributes_at(before), _attributes_at(now)
-    absent = object()
-    return sorted({place[1] for place in {**was, **held} if was.get(place, absent) != held.get(place, absent)})
-
-
-def _attributes_at(attributes: tuple[Any, ...]) -> dict[tuple[int, str], Any]:
-    whole = len(attributes) // 3 * 3
-    return {(attributes[i], attributes[i + 1]): attributes[i + 2] for i in range(0, whole, 3)}
-
-
-def _flags_at(modules: Sequence[nn.Module], seen: Glance) -> dict[tuple[int, str], Any]:
-    found: dict[tuple[int, str], Any] = {}
-    items = iter(seen.flags)
-    owners = iter(modules)
-    owner = 0
-    for item in items:
-        if isinstance(item, type):  # names are text
-            owner = id(next(owners))
-        else:
-            found[owner, item] = next(items)
-    return found

@@ -23,7 +23,8 @@ from neuralartifactdb.capture.datasets import InputReader
 from neuralartifactdb.capture.hooks import ForwardPass, can_stop_early, never_ran
 from neuralartifactdb.capture.layers import Target, by_layer
 from neuralartifactdb.capture.model_state import model_device, quiet
-from neuralartifactdb.capture.module_attributes import MovingAttributes, tensor_version
+from neuralartifactdb.capture.module_attributes import tensor_version
+from neuralartifactdb.capture.moving_attributes import MovingAttributes
 from neuralartifactdb.capture.new_inputs import explained, refuse_unlike
 from neuralartifactdb.capture.options import Capture
 from neuralartifactdb.capture.reduction import choose_tensor, compute_torch_dtype, make_reduction, storage_name, widen
@@ -49,7 +50,7 @@ class Runner:
     Attributes:
         rows: how many this thread sent through the model, padding included.
         firings: which firing counts, for targets whose module runs several times in a pass.
-        moving: attributes of modules that forward passes change: each call that runs the model looks for them.
+        moving: attributes of modules that these passes change: each call that runs the model looks for them.
         length_rule, length_multiple: padded lengths are rounded up to this multiple; see `LengthRule`.
     """
 
@@ -60,7 +61,7 @@ class Runner:
         self.device = model_device(model, capture.device)
         self.rows = RowCount()
         self.firings: dict[str, int] = {}
-        self.moving = MovingAttributes.of(model)
+        self.moving = MovingAttributes(model if capture.forward is None else None)
         self.length_rule: LengthRule | None = None
         self._like: Any = None  # what of the first input reaches the model, as a batch
         self.length_multiple = 1
