@@ -42,7 +42,7 @@ def define() -> Any:
             return 2.0
 
         def forward(self, x: Any) -> Any:
-            return self.squashed(self.shifted(x)) * self.doubled
+            return self.squashed(self.shifted(x)) * self.doubled * self.gain
 
     return Act
 
@@ -96,6 +96,7 @@ CHANGES: dict[str, Callable[[Any], None]] = {
     "a method of a base class": lambda m: setattr(type(m).__base__, "shifted", scaled(type(m).shifted)),
     "a static method": lambda m: setattr(type(m), "squashed", staticmethod(scaled(type(m).squashed))),
     "a property": lambda m: setattr(type(m), "doubled", property(lambda self: 2.0 * FACTOR)),
+    "a constant": lambda m: setattr(type(m), "gain", FACTOR),
     "a body": reload_body,
     "the class": redefine,
 }

@@ -32,16 +32,19 @@ _MAX_STAMPED = 512
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PLAIN = (Tensor, nn.Parameter)
 
-#: what of a class of others is code; torch's own classes have very many functions, of which these two may be replaced
-_CODE: frozenset[type] = frozenset({types.FunctionType, staticmethod, classmethod, property})
+#: what of a class of others counts; torch's own classes have very many functions, of which these two may be replaced
+_MEMBERS: frozenset[type] = frozenset(
+    {types.FunctionType, staticmethod, classmethod, property, bool, int, float, str, type(None)}
+)
 _CALLED = ("forward", "__call__")
 
 
 class ClassCode(NamedTuple):
-    """The functions of a class at one moment, and their bodies, which reloading a module replaces in place."""
+    """The functions and plain constants of a class at one moment, and the functions' bodies, which reloading a module
+    replaces in place."""
 
     of: type
-    functions: tuple[Any, ...]
+    members: tuple[Any, ...]
     bodies: tuple[types.CodeType, ...]
 
 
@@ -108,11 +111,11 @@ def _code(classes: Iterable[type]) -> tuple[ClassCode, ...]:
     for owner in dict.fromkeys(itertools.chain.from_iterable([cls.__mro__ for cls in dict.fromkeys(classes)])):
         held = owner.__dict__
         if str(owner.__module__).startswith("torch."):
-            functions = [held[name] for name in _CALLED if name in held]
+            members = [held[name] for name in _CALLED if name in held]
         else:
-            functions = [value for value in held.values() if type(value) in _CODE]
-        bodies = [function.__code__ for function in functions if type(function) is types.FunctionType]
-        found.append(ClassCode(owner, tuple(functions), tuple(bodies)))
+            members = [value for value in list(held.values()) if type(value) in _MEMBERS]
+        bodies = [member.__code__ for member in members if type(member) is types.FunctionType]
+        found.append(ClassCode(owner, tuple(members), tuple(bodies)))
     return tuple(found)
 
 
