@@ -273,3 +273,34 @@ def test_attributes_from_before_torchs_own_are_seen() -> None:
     before = model_stamp(model)
     model[0]._early = 2.5
     assert model_stamp(model).attributes != before.attributes
+
+
+@pytest.mark.parametrize("name", ["public", "_private"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (10**5000, 10**5000 + 1),
+        (-(10**5000), 10**5000),
+        ((10**5000, 1), (10**5000, 2)),
+        ({"a": 10**5000}, {"a": 1}),
+        (np.array([(1, "a")], dtype=[("a", "i4"), ("b", object)]), np.zeros(2)),
+        (np.array([1, "a", None], dtype=object), np.zeros(2)),
+    ],
+    ids=["int", "negative", "tuple", "dict", "structured", "objects"],
+)
+def test_values_that_do_not_print_or_have_no_bytes(tmp_path: Path, name: str, before: Any, after: Any) -> None:
+    model = make_model()
+    setattr(model[1], name, before)
+    with nadb.open(tmp_path / "v.nadb") as db:
+        db.index_activations(model, IMAGES, "1", storage=0.3)
+        expected = ask(db)
+        setattr(model[1], name, after)
+        if name == "public" and isinstance(before, (int, tuple)):
+            with pytest.raises(nadb.StaleIndexError, match=r"1\.public: .* when indexed, now"):
+                ask(db)
+        else:
+            assert ask(db) == expected  # the probes give the same bits
+    with nadb.open(tmp_path / "v.nadb") as db:
+        setattr(model[1], name, before)
+        db.attach(model, IMAGES)
+        assert ask(db) == expected

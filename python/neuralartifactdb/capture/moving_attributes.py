@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from neuralartifactdb.capture.model_state import one_at_a_time
 from neuralartifactdb.capture.module_attributes import RESTLESS, changed_places, glance, modules_of
+from neuralartifactdb.storage.mutex import Mutex
 
 __all__ = ["MovingAttributes"]
 
@@ -22,6 +22,8 @@ _Counts = WeakKeyDictionary[nn.Module, dict[str, int]]
 
 #: by model, what passes of its own forward changed, whichever source ran them; each counts once
 _changed_once: WeakKeyDictionary[nn.Module, _Counts] = WeakKeyDictionary()
+#: sources share what is in there, and threads ask while others run the model
+_mutex = Mutex()
 
 
 class MovingAttributes:
@@ -41,7 +43,7 @@ class MovingAttributes:
         self._counts: _Counts = WeakKeyDictionary()
         self._once: _Counts = WeakKeyDictionary()
         if own_forward is not None:
-            with one_at_a_time():
+            with _mutex.lock:
                 self._once = _changed_once.setdefault(own_forward, self._once)
 
     def __bool__(self) -> bool:
@@ -64,7 +66,7 @@ class MovingAttributes:
             was, now = (one.flags + one.attributes for one in (before, after))
             if was != now:
                 by_id = {id(module): module for module in modules}
-                with one_at_a_time():
+                with _mutex.lock:
                     for place, name in changed_places(was, now):
                         counts = self._counts.setdefault(by_id[place], {})
                         counts[name] = min(counts.get(name, 0) + 1, RESTLESS)
@@ -72,5 +74,5 @@ class MovingAttributes:
 
     def restless(self) -> set[str]:
         """Names of attributes that passes keep changing, in any module."""
-        with one_at_a_time():
+        with _mutex.lock:
             return {name for counts in self._counts.values() for name, times in counts.items() if times >= RESTLESS}
