@@ -1,31 +1,44 @@
-"""Asks one filter in a process of its own and says how much memory that took above the open database.
+"""Asks one query in a process of its own and says how much memory that took above the open database.
 
-`python -m bench.masks.query_memory PATH LOW X0 Y0 X1 Y1 THRESHOLD` writes one JSON object.
+`python -m bench.masks.query_memory PATH KIND QUESTION`, with the fields of a `Question` as a JSON object, writes one.
+Kinds beside those of the paper: a region that is another collection's mask, and `where=` from an attribute.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import neuralartifactdb as nadb
-from bench.masks.ours import COLLECTION
+from bench.masks.ours import Ours
+from bench.masks.queries import Question
+from bench.masks.workloads import MODELS
 from bench.process_memory import peak_bytes
 
-__all__ = ["main"]
+__all__ = ["BY_ATTRIBUTE", "BY_OTHER_MASK", "OTHER", "main"]
+
+#: a collection with one mask of each input
+OTHER = "object"
+BY_OTHER_MASK = "top-25, other mask"
+BY_ATTRIBUTE = "filter, box, where="
 
 
 def main(arguments: list[str]) -> None:
     """Asks and reports."""
-    path = arguments[0]
-    low, x0, y0, x1, y1 = map(int, arguments[1:6])
-    with nadb.open(path, "r") as db:
-        masks = db.masks[COLLECTION]
-
-        before = peak_bytes()
-        result = masks.filter(nadb.count(nadb.box(x0, y0, x1, y1), low=low) > float(arguments[6]))
-        above = peak_bytes() - before
-    sys.stdout.write(json.dumps({"above_bytes": above, "masks_read": result.stats.masks_read, "rows": len(result)}))
+    path, kind, fields = arguments
+    question = Question(**json.loads(fields))
+    ours = Ours(Path(path))
+    before = peak_bytes()
+    if kind == BY_OTHER_MASK:
+        result = ours.masks.top_k(nadb.count(nadb.mask(OTHER, low=128), low=question.low), k=question.k)
+        masks_read, n_rows = result.stats.masks_read, len(result)
+    else:
+        where = ours.masks.table()["model"] == MODELS[0] if kind == BY_ATTRIBUTE else None
+        answer = ours.answer(question, where)
+        masks_read, n_rows = answer.masks_read, len(answer.ids)
+    above = peak_bytes() - before
+    sys.stdout.write(json.dumps({"above_bytes": above, "masks_read": masks_read, "rows": n_rows}))
 
 
 if __name__ == "__main__":
