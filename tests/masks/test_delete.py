@@ -50,6 +50,9 @@ def test_deleted_masks_are_gone_everywhere(db_path: Path) -> None:
                 with pytest.raises(IndexError, match="deleted"):
                     handle.scores(nadb.area(nadb.whole), [20])
                 assert "3 deleted" in repr(handle)
+        masks.delete(left)
+        assert repr(masks).startswith("Masks('m': 0 masks, all of them deleted, uint8")
+        assert "40 deleted" in repr(masks)
 
 
 def test_ids_are_never_used_again(db_path: Path) -> None:

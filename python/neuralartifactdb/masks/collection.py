@@ -131,13 +131,12 @@ class Masks:
         meta = view.meta
         n_gone = len(view.deleted)
         sizes = np.unique(view.live_shapes, axis=0)
-        size = (
-            "no masks yet"
-            if not len(sizes)
-            else f"{sizes[0, 0]} x {sizes[0, 1]}"
-            if len(sizes) == 1
-            else f"{len(sizes):,} sizes up to {sizes[:, 0].max()} x {sizes[:, 1].max()}"
-        )
+        if not len(sizes):
+            size = "all of them deleted" if n_gone else "no masks yet"
+        elif len(sizes) == 1:
+            size = f"{sizes[0, 0]} x {sizes[0, 1]}"
+        else:
+            size = f"{len(sizes):,} sizes up to {sizes[:, 0].max()} x {sizes[:, 1].max()}"
         low, high = self.value_range
         lines = [
             f"Masks({self._name!r}: {len(view):,} masks, {size}, {meta.dtype} in [{low:g}, {high:g}])",
