@@ -5,6 +5,8 @@ A FormatError naming the file, never anything else.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,62 @@ def test_a_file_put_back_is_read_by_handles_that_were_open(small: Path, contents
                 put(file, data)
                 assert content(open_before) == contents[-1]
                 assert read_all(small) == contents[-1]
+
+
+def test_a_handle_opened_later_reads_what_is_there_then(small: Path, contents: list[dict[str, Any]]) -> None:
+    """A damage that nobody has met yet, in a file that somebody has open, is no damage of the file put in its place."""
+    pixels = max((path for path in files(small) if path.suffix == ".npy"), key=lambda path: path.stat().st_size)
+    data = pixels.read_bytes()
+    put(pixels, data[:-1] + bytes([data[-1] ^ 1]))
+    with DatabaseDirectory(small, "r") as open_before:
+        for segment in open_before.state().segments():
+            reader = open_before.reader(segment)
+            for entry in reader.arrays.values():
+                if entry.file == pixels.name and segment.id == pixels.parent.name:
+                    reader.read(entry.name, 0, 1)
+        put(pixels, data)
+        assert read_all(small) == contents[-1]
+        assert content(open_before) == contents[-1]
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_a_file_that_could_not_be_read_is_opened_anew(
+    small: Path, contents: list[dict[str, Any]], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: set[int] = set()
+
+    def check(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino in lost:
+            raise OSError(code, os.strerror(code))
+
+    def pread(descriptor: int, length: int, offset: int, read: Any = os.pread) -> bytes:
+        check(descriptor)
+        return bytes(read(descriptor, length, offset))
+
+    def preadv(descriptor: int, buffers: Any, offset: int, read: Any = os.preadv) -> int:
+        check(descriptor)
+        return int(read(descriptor, buffers, offset))
+
+    arrays = [file for file in files(small) if file.suffix == ".npy"]
+    with DatabaseDirectory(small, "r") as directory:
+        assert content(directory) == contents[-1]
+        monkeypatch.setattr(os, "pread", pread)
+        monkeypatch.setattr(os, "preadv", preadv)
+        for file in arrays:
+            data, old = file.read_bytes(), file.with_suffix(".old")
+            file.rename(old)  # still there, so that its number is no other file's
+            file.write_bytes(data)
+            lost.add(old.stat().st_ino)
+        failed = 0
+        while True:
+            try:
+                assert content(directory) == contents[-1]
+                break
+            except OSError as error:
+                assert error.errno == code
+                failed += 1
+                assert failed <= len(arrays)
+        assert failed > 2
 
 
 def put(path: Path, data: bytes) -> None:

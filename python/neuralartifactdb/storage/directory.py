@@ -101,6 +101,8 @@ class WriteTransaction:
 class DatabaseDirectory:
     """One open database directory. Thread-safe; a forked child may go on reading.
 
+    Descriptors belong to the process, the cache of blocks and the readers to the directory that was opened.
+
     Args:
         path: The directory.
         mode: "r", or "a" to create it at the first write.
@@ -156,6 +158,7 @@ class DatabaseDirectory:
         self._mutex = Mutex()
         self._readers: OrderedDict[SegmentRef, SegmentReader] = OrderedDict()
         self._closed = False
+        io.close_descriptors(self.path)  # the files are those that are there now, whatever other handles have open
         self._check_path()
         if self.state().number == 0 and mode == "r":
             raise MissingDatabaseError(

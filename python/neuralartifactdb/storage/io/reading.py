@@ -1,6 +1,7 @@
 """Reading: `pread` on a small cache of descriptors. No shared position, no memory map.
 
-Loops of the core that read by themselves borrow a descriptor from `reading`.
+Loops of the core that read by themselves borrow a descriptor from `reading`. A file that could not be read is let go of
+(one that a file server lost its hold of fails for as long as it is open): the next read opens what has the name then.
 """
 
 from __future__ import annotations
@@ -106,6 +107,9 @@ def read_at(path: str, offset: int, length: int) -> bytes:
                 data = os.pread(descriptor.fd, min(length, MAX_CALL), offset)
                 parts.append(data)
             return b"".join(parts)
+    except OSError:
+        _descriptors.close_under(path)
+        raise
     finally:
         _descriptors.release(descriptor)
 
@@ -122,6 +126,9 @@ def read_into(path: str, offset: int, target: memoryview) -> int:
                     break
                 done += n
             return done
+    except OSError:
+        _descriptors.close_under(path)
+        raise
     finally:
         _descriptors.release(descriptor)
 
@@ -133,6 +140,9 @@ def reading(path: str) -> Iterator[int]:
     try:
         with FileSystemCall("read", path):
             yield descriptor.fd
+    except OSError:
+        _descriptors.close_under(path)
+        raise
     finally:
         _descriptors.release(descriptor)
 
