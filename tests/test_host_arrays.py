@@ -21,6 +21,7 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], str]] = {
     "sparse rows": (lambda: torch.eye(4).to_sparse_csr(), "torch.sparse_csr; give tensor.to_dense"),
     "meta": (lambda: torch.empty(4, 4, device="meta"), "which has no values"),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged), "nested"),
+    "nested, strided": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
     "quantized": (lambda: torch.quantize_per_tensor(torch.rand(4, 4), 0.1, 0, torch.quint8), "give tensor.dequantize"),
     "float8": (lambda: torch.ones(4, 4).to(torch.float8_e4m3fn), "which NumPy does not have"),
     "complex32": (lambda: torch.ones(4, 4, dtype=torch.complex32), "which NumPy does not have"),
@@ -42,6 +43,7 @@ ARGUMENTS: dict[str, Callable[[nadb.Database, Any], Any]] = {
     "ids": lambda db, given: db.activations["l"].values(given),
     "where": lambda db, given: db.activations["l"].highest([0], where=given),
     "pixels": lambda db, given: db.masks["m"].append(stacked(given), input_id=[0]),
+    "pixels as they are": lambda db, given: db.masks["m"].append(given, input_id=[0]),
     "a list of pixels": lambda db, given: db.masks["m"].append([given], input_id=[0]),
     "input_id": lambda db, given: db.masks["m"].append(np.zeros((1, 4, 4)), input_id=given),
     "boxes": lambda db, given: db.masks["m"].append(np.zeros((1, 4, 4)), input_id=[0], boxes={"o": given}),
@@ -87,6 +89,14 @@ def test_names_that_are_no_text(db: nadb.Database, name: Any) -> None:
     for held in (db.activations, db.masks, db.inputs):
         with pytest.raises(UnknownNameError, match=r"no (activation index|collection of masks|column)"):
             held[name]
+
+
+@pytest.mark.parametrize("name", [["l"], None, {"l": 1}, np.array(["l"])])
+def test_names_that_are_no_text_name_nothing_to_drop(db: nadb.Database, name: Any) -> None:
+    with pytest.raises(UnknownNameError, match=r"no activation index .*; there are: l"):
+        del db.activations[name]
+    with pytest.raises(UnknownNameError, match=r"no collection of masks .*; there are: m"):
+        del db.masks[name]
 
 
 def test_tensors_that_are(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Activations(Mapping[str, Layer]):
         """Drop an index. Its files stay for readers of older versions of the database."""
         with self._store.directory.write() as transaction:
             indexes = transaction.state.indexes
-            if key not in indexes:
+            if not isinstance(key, str) or key not in indexes:
                 raise UnknownNameError(unknown_name("activation index", key, indexes))
             identity = str(indexes[key].meta["id"])
             transaction.commit([{"op": "drop_index", "index": key}])

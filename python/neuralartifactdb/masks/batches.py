@@ -195,6 +195,8 @@ def _pieces(given: AppendArguments, meta: CollectionMeta, first: int) -> Iterato
 
 def _is_array(pixels: Any) -> bool:
     """An array, a tensor, or what is read like one slice by slice, such as a dataset in a file."""
+    if is_tensor(pixels):
+        return True  # a nested one raises where it is asked for its shape
     return hasattr(pixels, "shape") and hasattr(pixels, "dtype") and hasattr(pixels, "__getitem__")
 
 
@@ -231,7 +233,7 @@ def _count(pixels: Any, first: int) -> int:
     for position in range(len(pixels)):
         mask = pixels[position]
         try:
-            has_shape = hasattr(mask, "shape") and not _is_no_array(mask)
+            has_shape = not _is_no_array(mask) and hasattr(mask, "shape")
             shape = tuple(mask.shape) if has_shape else as_numpy(mask).shape
         except InvalidValueError as error:
             raise InvalidValueError(f"{error} at mask {first + position}") from None

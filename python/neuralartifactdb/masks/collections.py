@@ -48,7 +48,7 @@ class Collections(Mapping[str, "Masks"]):
         """Drop a collection. Its files stay for readers of older versions of the database."""
         with self._store.directory.write() as transaction:
             collections = transaction.state.masks
-            if name not in collections:
+            if not isinstance(name, str) or name not in collections:
                 raise UnknownNameError(unknown_name("collection of masks", name, collections))
             transaction.commit([{"op": "drop_masks", "masks": name}])
 
