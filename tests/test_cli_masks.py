@@ -42,7 +42,7 @@ def test_info_of_collections(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         out = capsys.readouterr().out
         lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
         assert "80 inputs, 0 layers, 80 masks" in out  # the inputs that masks name, where no layer names any
-        for text in ("80  ", "8 x 9", "uint8", "object", "model", " edges"):
+        for text in (" 80 (2 deleted)  ", "8 x 9", "uint8", "object", "model", " edges"):
             assert text in lines["cams"]
         assert "none yet" in lines["depth"]
         assert cli.main(["info", "--json", str(path)]) == cli.OK
@@ -59,6 +59,9 @@ def test_info_of_collections(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert f"  {share:.2%}  " in lines["cams"]
         assert depth["deflated_nbytes"] is None
         assert (depth["nodata"], depth["index"], depth["grid"]) == ("nan", "lazy", 0)
+        first.delete(np.delete(np.arange(82), [3, 81]))
+        assert cli.main(["info", str(path)]) == cli.OK
+        assert " 0 (82 deleted)  " in capsys.readouterr().out
     assert cli.main(["verify", str(path)]) == cli.OK
     assert "no damage" in capsys.readouterr().out
 

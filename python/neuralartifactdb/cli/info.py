@@ -234,7 +234,7 @@ def _mask_table(collections: list[dict[str, Any]]) -> str:
     rows = [
         [
             found["name"],
-            f"{found['n_masks']:,}",
+            f"{found['n_masks']:,}" + (f" ({found['n_deleted']:,} deleted)" if found["n_deleted"] else ""),
             _size(found["shapes"]),
             found["dtype"],
             ", ".join(found["boxes"]) or "-",

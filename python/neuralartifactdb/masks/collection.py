@@ -105,12 +105,12 @@ class Masks:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk, the index included."""
+        """Bytes on disk, the index and masks that were deleted included."""
         return self._view.nbytes
 
     @property
     def index_nbytes(self) -> int:
-        """Bytes of the histogram index on disk."""
+        """Bytes of the histogram index on disk, its rows of masks that were deleted included."""
         return self._view.index_nbytes
 
     def __len__(self) -> int:

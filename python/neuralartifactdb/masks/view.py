@@ -105,7 +105,7 @@ class MaskView:
 
     @lazy_property
     def index_nbytes(self) -> int:
-        """Bytes on disk of index rows, edges and their checksums."""
+        """Bytes on disk of index rows, edges and their checksums, those of deleted masks included."""
         readers = [segment.reader for segment in self.segments]
         readers += [self._reader_of(ref) for ref in self._entry.index]
         entries = [
@@ -115,7 +115,7 @@ class MaskView:
 
     @lazy_property
     def pixel_nbytes(self) -> int:
-        """Bytes of all pixels."""
+        """Bytes of all pixels, those of deleted masks included."""
         return sum(segment.pixel_nbytes for segment in self.segments)
 
     @property
