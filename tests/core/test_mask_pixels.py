@@ -217,7 +217,8 @@ GOOD = np.zeros((3, 4), np.uint8)
     ("change", "error", "text"),
     [
         ({"rows": [GOOD, GOOD]}, ValueError, "1 items, got 2"),
-        ({"rows": GOOD}, TypeError, "list or tuple"),
+        ({"rows": GOOD}, ValueError, "1 rows, got 3"),  # an array is its rows
+        ({"rows": b"x" * 12}, TypeError, "list or tuple"),
         ({"rows": [GOOD[:2]]}, ValueError, "12 bytes, got 8"),
         ({"rows": [b"x" * 13]}, ValueError, "12 bytes, got 13"),
         ({"rows": ["text"]}, TypeError, "bytes-like"),
