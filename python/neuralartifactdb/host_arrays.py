@@ -97,5 +97,5 @@ def why_no_array(tensor: Any) -> str | None:
     if tensor.is_quantized:
         return f"got a quantized tensor, {tensor.dtype}; give tensor.dequantize()"
     if str(tensor.dtype) in _OF_TORCH_ALONE or str(tensor.dtype).startswith("torch.float8"):
-        return f"got {tensor.dtype}, which NumPy does not have; give tensor.float(), or what fits"
+        return f"got {tensor.dtype}, which NumPy does not have; cast it to a dtype that NumPy has"
     return None

@@ -16,7 +16,7 @@ from neuralartifactdb.activations.targets import Key
 from neuralartifactdb.errors import DtypeError, ExtraMissingError, InvalidValueError, UnknownNameError
 from neuralartifactdb.expressions.intervals import Intervals, Texts
 from neuralartifactdb.host_arrays import host_array, is_tensor
-from neuralartifactdb.names import unknown_name
+from neuralartifactdb.names import check_known, unknown_name
 from neuralartifactdb.nulls import inexact_integer, is_null
 from neuralartifactdb.storage.directory import DatabaseDirectory, WriteTransaction
 from neuralartifactdb.storage.state import State
@@ -54,10 +54,9 @@ class Inputs(Mapping[str, NDArray[Any]]):
         return len(next(iter(self._columns.values()))) if self._columns else 0
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        if isinstance(name, str) and name in self._columns:
-            return self._columns[name]
         hint = "" if self._columns else "; call db.set_inputs({...}) first"
-        raise UnknownNameError(unknown_name("column of the inputs", name, self._columns) + hint)
+        check_known("column of the inputs", name, self._columns, hint)
+        return self._columns[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from neuralartifactdb.errors import DtypeError, InvalidValueError
+from neuralartifactdb.errors import DtypeError, InvalidValueError, UnknownNameError
 
-__all__ = ["check_name", "unknown_name"]
+__all__ = ["check_known", "check_name", "unknown_name"]
 
 _SHOWN = 8
 _MAX_BYTES = 512
@@ -27,6 +27,19 @@ def check_name(name: object, of: str) -> None:
         raise InvalidValueError(
             f"the name of {of} must be printable text of 1 to {_MAX_BYTES} bytes without space around it, got {name!r}"
         )
+
+
+def check_known(what: str, name: Any, known: Collection[str], hint: str = "") -> None:
+    """UnknownNameError unless the name, which may be anything, is one of those that exist.
+
+    Args:
+        what: what kind of name it is.
+        name: the one that was asked for.
+        known: those that exist.
+        hint: for the end of the message.
+    """
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError(unknown_name(what, name, known) + hint)
 
 
 def unknown_name(what: str, name: Any, known: Iterable[Any]) -> str:

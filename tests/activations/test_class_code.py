@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asking import ask_anew
 
 import neuralartifactdb as nadb
 
@@ -53,12 +54,8 @@ def define() -> Any:
     return Act
 
 
-def ask(db: nadb.Database) -> nadb.Result:
-    db._session.evaluated.forget()
-    result = db.activations["2"].nearest(4, [0, 1, 2], k=5)
-    assert isinstance(result, nadb.Result)
-    assert result.stats.inputs_inferred
-    return result
+def ask(db: nadb.Database, k: int = 5) -> nadb.Result:
+    return ask_anew(db, "2", k)
 
 
 @pytest.fixture
@@ -99,6 +96,14 @@ def reload_body(module: Any) -> None:
     type(module).__base__.shifted.__code__ = shifted.__code__
 
 
+def reload_static_body(module: Any) -> None:
+    type(module).squashed.__code__ = (lambda x: torch.tanh(x) * 1.0002).__code__
+
+
+def reload_property_body(module: Any) -> None:
+    type(module).doubled.fget.__code__ = (lambda self: 2.0004).__code__
+
+
 CHANGES: dict[str, Callable[[Any], None]] = {
     "forward": lambda m: setattr(type(m), "forward", scaled(type(m).forward)),
     "__call__": lambda m: setattr(type(m), "__call__", scaled(type(m).__call__)),
@@ -107,6 +112,8 @@ CHANGES: dict[str, Callable[[Any], None]] = {
         type(m).__base__, "shifted", scaled(type(m).__base__.shifted)
     ),
     "a method of a base class": lambda m: setattr(type(m).__base__, "centred", lambda self, x: x + 5e-4),
+    "the body of a static method": reload_static_body,
+    "the body of a property": reload_property_body,
     "a static method": lambda m: setattr(type(m), "squashed", staticmethod(scaled(type(m).squashed))),
     "a property": lambda m: setattr(type(m), "doubled", property(lambda self: 2.0 * FACTOR)),
     "a constant": lambda m: setattr(type(m), "gain", FACTOR),
@@ -120,7 +127,8 @@ def test_code_that_changes_values_is_noticed_until_it_is_back(db: nadb.Database,
     expected = ask(db)
     of = type(model[1])
     held = {one: dict(vars(one)) for one in of.__mro__[:2]}
-    body = held[of.__base__]["shifted"].__code__
+    functions = [held[of.__base__]["shifted"], held[of]["squashed"].__func__, held[of]["doubled"].fget]
+    bodies = [function.__code__ for function in functions]
     CHANGES[what](model[1])
     for _ in range(2):
         with pytest.raises(nadb.StaleIndexError, match=r"changed in its code of classes \(.*(Act|Base)\), and the"):
@@ -128,7 +136,8 @@ def test_code_that_changes_values_is_noticed_until_it_is_back(db: nadb.Database,
         with pytest.raises(nadb.StaleIndexError, match="code of classes"):
             expected.verify()
     model[1].__class__ = of
-    held[of.__base__]["shifted"].__code__ = body
+    for function, body in zip(functions, bodies, strict=True):
+        function.__code__ = body
     for one, members in held.items():
         for name in set(vars(one)) - set(members):
             delattr(one, name)

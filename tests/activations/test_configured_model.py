@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asking import ask_anew
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,12 +77,8 @@ def add_global_hook(model: Any) -> Any:
     )
 
 
-def ask(db: nadb.Database) -> nadb.Result:
-    db._session.evaluated.forget()
-    result = db.activations["3"].nearest(4, [0, 1, 2], k=5)
-    assert isinstance(result, nadb.Result)
-    assert result.stats.inputs_inferred
-    return result
+def ask(db: nadb.Database, k: int = 5) -> nadb.Result:
+    return ask_anew(db, "3", k)
 
 
 @pytest.fixture

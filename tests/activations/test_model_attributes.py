@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asking import ask_anew
 
 import neuralartifactdb as nadb
 
@@ -53,11 +54,7 @@ def make_model() -> Any:
 
 
 def ask(db: nadb.Database, k: int = 5) -> nadb.Result:
-    db._session.evaluated.forget()
-    result = db.activations["1"].nearest(4, [0, 1, 2], k=k)
-    assert isinstance(result, nadb.Result)
-    assert result.stats.inputs_inferred
-    return result
+    return ask_anew(db, "1", k)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asking import ask_anew
 
 import neuralartifactdb as nadb
 
@@ -67,12 +68,8 @@ def with_mode(mode: float) -> Any:
     return {"x": IMAGES, "mode": torch.full((len(IMAGES),), mode)}
 
 
-def ask(db: nadb.Database) -> nadb.Result:
-    db._session.evaluated.forget()
-    result = db.activations["second"].nearest(4, [0, 1, 2], k=5)
-    assert isinstance(result, nadb.Result)
-    assert result.stats.inputs_inferred
-    return result
+def ask(db: nadb.Database, k: int = 5) -> nadb.Result:
+    return ask_anew(db, "second", k)
 
 
 def index(path: Path, model: Any, data: Any = IMAGES, **capture: Any) -> nadb.Database:

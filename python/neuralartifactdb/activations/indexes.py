@@ -10,8 +10,8 @@ from typing import Protocol
 
 from neuralartifactdb.activations.layer import Layer
 from neuralartifactdb.activations.layer_facts import LayerView
-from neuralartifactdb.errors import ClosedDatabaseError, UnknownNameError
-from neuralartifactdb.names import check_name, unknown_name
+from neuralartifactdb.errors import ClosedDatabaseError
+from neuralartifactdb.names import check_known, check_name
 from neuralartifactdb.storage.directory import DatabaseDirectory
 
 __all__ = ["Activations", "key_prefix"]
@@ -46,8 +46,7 @@ class Activations(Mapping[str, Layer]):
 
     def __getitem__(self, key: str) -> Layer:
         indexes = self._store.directory.state().indexes
-        if not isinstance(key, str) or key not in indexes:
-            raise UnknownNameError(unknown_name("activation index", key, indexes))
+        check_known("activation index", key, indexes)
         return Layer(key, self._store.at)
 
     def __iter__(self) -> Iterator[str]:
@@ -60,8 +59,7 @@ class Activations(Mapping[str, Layer]):
         """Drop an index. Its files stay for readers of older versions of the database."""
         with self._store.directory.write() as transaction:
             indexes = transaction.state.indexes
-            if not isinstance(key, str) or key not in indexes:
-                raise UnknownNameError(unknown_name("activation index", key, indexes))
+            check_known("activation index", key, indexes)
             identity = str(indexes[key].meta["id"])
             transaction.commit([{"op": "drop_index", "index": key}])
         self._store.forget(identity)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ _PLAIN = (Tensor, nn.Parameter)
 _MEMBERS: frozenset[type] = frozenset(
     {types.FunctionType, staticmethod, classmethod, property, bool, int, float, str, type(None)}
 )
+_WRAPPERS: frozenset[type] = frozenset({staticmethod, classmethod, property})
 _CALLED = ("forward", "__call__")
 
 
@@ -114,9 +115,17 @@ def _code(classes: Iterable[type]) -> tuple[ClassCode, ...]:
             members = [held[name] for name in _CALLED if name in held]
         else:
             members = [value for value in list(held.values()) if type(value) in _MEMBERS]
-        bodies = [member.__code__ for member in members if type(member) is types.FunctionType]
-        found.append(ClassCode(owner, tuple(members), tuple(bodies)))
+        found.append(ClassCode(owner, tuple(members), tuple(_bodies(members))))
     return tuple(found)
+
+
+def _bodies(members: Iterable[Any]) -> Iterator[types.CodeType]:
+    for member in members:
+        kind = type(member)
+        if kind in _WRAPPERS:
+            member = member.fget if kind is property else member.__func__
+        if type(member) is types.FunctionType:
+            yield member.__code__
 
 
 def foreign_hooks(module: nn.Module, kind: str) -> list[Any]:

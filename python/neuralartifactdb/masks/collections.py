@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from neuralartifactdb.errors import ClosedDatabaseError, InvalidValueError, UnknownNameError
-from neuralartifactdb.names import unknown_name
+from neuralartifactdb.errors import ClosedDatabaseError, InvalidValueError
+from neuralartifactdb.names import check_known
 from neuralartifactdb.storage.state import Change, State
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ class Collections(Mapping[str, "Masks"]):
         from neuralartifactdb.masks.collection import Masks  # when first needed: the import of the package stays short
 
         collections = self._store.directory.state().masks
-        if not isinstance(name, str) or name not in collections:
-            raise UnknownNameError(unknown_name("collection of masks", name, collections))
+        check_known("collection of masks", name, collections)
         return Masks(name, self._store)
 
     def __iter__(self) -> Iterator[str]:
@@ -48,8 +47,7 @@ class Collections(Mapping[str, "Masks"]):
         """Drop a collection. Its files stay for readers of older versions of the database."""
         with self._store.directory.write() as transaction:
             collections = transaction.state.masks
-            if not isinstance(name, str) or name not in collections:
-                raise UnknownNameError(unknown_name("collection of masks", name, collections))
+            check_known("collection of masks", name, collections)
             transaction.commit([{"op": "drop_masks", "masks": name}])
 
     def __repr__(self) -> str:
